@@ -1,0 +1,81 @@
+#pragma once
+
+// A queue between threads with a bound on its length: beyond it TryPush refuses, so that the caller
+// can say RESOURCE_EXHAUSTED instead of growing without end.
+
+#include <cstddef>
+#include <deque>
+#include <optional>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/mutex.h"
+
+namespace triptych::base {
+
+// Thread-safe: any number of producers and consumers.
+template <typename T>
+class BoundedQueue {
+ public:
+  explicit BoundedQueue(size_t capacity) : capacity_(capacity) {}
+
+  // False when the queue is full or closed; `value` is then untouched.
+  bool TryPush(T&& value) {
+    {
+      MutexLock lock(&mutex_);
+      if (closed_ || items_.size() >= capacity_) return false;
+      items_.push_back(std::move(value));
+    }
+    ready_.NotifyOne();
+    return true;
+  }
+
+  // Takes everything that is queued, waiting for the first item until `deadline`. Empty after the
+  // deadline, or when the queue is closed and drained.
+  std::deque<T> PopAll(TimePoint deadline) {
+    std::deque<T> taken;
+    MutexLock lock(&mutex_);
+    while (items_.empty() && !closed_) {
+      if (deadline == kNever) {
+        ready_.Wait(&mutex_);
+      } else if (!ready_.WaitUntil(&mutex_, deadline)) {
+        break;
+      }
+    }
+    taken.swap(items_);
+    return taken;
+  }
+
+  // Waits for one item; nullopt when the queue is closed and drained.
+  std::optional<T> Pop() {
+    MutexLock lock(&mutex_);
+    while (items_.empty() && !closed_) ready_.Wait(&mutex_);
+    if (items_.empty()) return std::nullopt;
+    std::optional<T> item(std::move(items_.front()));
+    items_.pop_front();
+    return item;
+  }
+
+  // Refuses pushes from now on; what is queued can still be taken.
+  void Close() {
+    {
+      MutexLock lock(&mutex_);
+      closed_ = true;
+    }
+    ready_.NotifyAll();
+  }
+
+  size_t size() const {
+    MutexLock lock(&mutex_);
+    return items_.size();
+  }
+
+ private:
+  const size_t capacity_;
+  mutable Mutex mutex_;
+  CondVar ready_;
+  std::deque<T> items_ ABSL_GUARDED_BY(mutex_);
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace triptych::base
