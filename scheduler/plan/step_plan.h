@@ -1,0 +1,156 @@
+#pragma once
+
+// What a stage scheduler asks of an engine, and what comes back: plain data, valid on any device.
+// Logical ids only; engine/memory maps them to addresses.
+//
+// Order inside one step: imports land first, then encodes, then rows, then exports. So an export may
+// name what a row of the same step wrote, and a row may read what an import of the same step brought.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "scheduler/plan/ids.h"
+
+namespace triptych::scheduler {
+
+// 3-D rotary position of one token: (time, height, width).
+struct Position3 {
+  int32_t t = 0, h = 0, w = 0;
+  friend bool operator==(const Position3&, const Position3&) = default;
+};
+
+// Grid of one item in patches before the merge.
+struct Grid {
+  int32_t t = 0, h = 0, w = 0;
+  int64_t patches() const { return int64_t{t} * h * w; }
+  friend bool operator==(const Grid&, const Grid&) = default;
+};
+
+// temperature 0 is greedy. top_k 0 and top_p 1 switch those filters off.
+struct SamplingParams {
+  float temperature = 0;
+  float top_p = 1;
+  int32_t top_k = 0;
+  uint64_t seed = 0;
+  // -1: no log probabilities; k >= 0: that of the chosen token and of the k likeliest (k <= 20).
+  int32_t top_logprobs = -1;
+};
+
+// Draw output token `index` (from 0, counted over the whole answer): the random number depends on
+// (params.seed, index) alone, so a redone step draws the same.
+struct SampleSpec {
+  SamplingParams params;
+  int32_t index = 0;
+};
+
+// Tokens [row_offset, row_offset + count) of a row take their input from the embedding pool, slots
+// [first_slot, first_slot + count), instead of the embedding table.
+struct EmbeddingRange {
+  int32_t row_offset = 0;
+  int32_t count = 0;
+  int32_t first_slot = 0;
+};
+
+// The input of a row whose token another, unfinished step samples: the last token of that row.
+struct SampledBy {
+  StepId step;
+  int32_t row = 0;
+};
+
+// A prefill chunk or a decode step of one sequence: tokens [first_token, first_token + count).
+struct PlanRow {
+  TaskId task;
+  int32_t first_token = 0;
+  // [count]; the value is ignored under an EmbeddingRange, and for the last token if sampled_by.
+  std::vector<int32_t> token_ids;
+  std::vector<Position3> positions;  // [count]
+  std::vector<EmbeddingRange> embeddings;
+  std::optional<SampledBy> sampled_by;
+  // Page table covering tokens [0, first_token + count), at least.
+  std::vector<BlockId> pages;
+  // Absent: only KV is wanted (a chunk that is not the last).
+  std::optional<SampleSpec> sample;
+};
+
+// Encode one item, whose patches the worker has provided to the executor under `task`. The output
+// goes to embedding slots [first_slot, first_slot + num_tokens).
+struct EncodeRow {
+  TaskId task;
+  Grid grid;
+  int32_t num_tokens = 0;
+  int32_t first_slot = 0;
+};
+
+enum class TransferKind : uint8_t { kEmbedding, kKv };
+
+// A range of one sequence's KV, or of one item's embeddings (tokens of the item; layers unused).
+// Layout of the bytes: KV [layers, 2 (K, V), tokens, kv_heads, head_dim]; embeddings
+// [tokens, hidden].
+struct CacheRange {
+  TransferKind kind = TransferKind::kKv;
+  int32_t token_begin = 0, token_end = 0;
+  int32_t layer_begin = 0, layer_end = 0;
+};
+
+// Scatter a checked landing buffer into the receiver's own blocks or slots.
+struct ImportSpec {
+  TaskId task;
+  BufferId buffer;
+  CacheRange range;
+  std::vector<BlockId> pages;  // KV: page table of the sequence
+  int32_t first_slot = 0;      // embedding: slot of range.token_begin
+};
+
+// Gather blocks or slots into a staging buffer.
+struct ExportSpec {
+  TaskId task;
+  BufferId buffer;
+  CacheRange range;
+  std::vector<BlockId> pages;
+  int32_t first_slot = 0;
+};
+
+struct StepPlan {
+  StepId id;
+  std::vector<ImportSpec> imports;
+  std::vector<EncodeRow> encodes;
+  std::vector<PlanRow> rows;
+  std::vector<ExportSpec> exports;
+  bool empty() const { return imports.empty() && encodes.empty() && rows.empty() && exports.empty(); }
+};
+
+struct TokenLogprob {
+  int32_t token = 0;
+  float logprob = 0;
+};
+
+// One output token. `top` holds the likeliest alternatives when they were asked for.
+struct SampledToken {
+  int32_t token = 0;
+  float logprob = 0;
+  std::vector<TokenLogprob> top;
+};
+
+struct RowResult {
+  TaskId task;
+  std::vector<SampledToken> tokens;  // 0..k tokens
+  // The logits were not finite: the request ends with `numerical_error`.
+  bool numerical_error = false;
+};
+
+struct ExportResult {
+  BufferId buffer;
+  uint64_t checksum = 0;  // of the bytes, base/checksum.h
+};
+
+struct StepResult {
+  StepId id;
+  std::vector<RowResult> rows;  // as many, and in the order, of the plan's rows
+  std::vector<ExportResult> exports;
+  // Seconds of compute, for cost learning; not for decisions about correctness.
+  double seconds = 0;
+};
+
+}  // namespace triptych::scheduler
