@@ -1,0 +1,50 @@
+#pragma once
+
+// A tensor in somebody else's memory.
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+
+namespace triptych::models {
+
+// Element types of a safetensors file; bytes are little-endian.
+enum class DType {
+  kBool,
+  kUint8,
+  kInt8,
+  kInt16,
+  kUint16,
+  kInt32,
+  kUint32,
+  kInt64,
+  kUint64,
+  kFloat16,
+  kBFloat16,
+  kFloat32,
+  kFloat64,
+};
+
+// Bytes of one element.
+int64_t SizeOf(DType dtype);
+// The format's own name, "BF16" for example.
+absl::string_view NameOf(DType dtype);
+
+// Borrowed: valid as long as the file that it came from. `bytes` is row-major and may be aligned to
+// no more than one byte.
+struct TensorView {
+  DType dtype = DType::kFloat32;
+  std::vector<int64_t> shape;
+  const void* bytes = nullptr;
+  int64_t size_bytes = 0;
+
+  int64_t num_elements() const { return size_bytes / SizeOf(dtype); }
+};
+
+// The elements of a BF16 or F32 tensor widened to float32 (exact). Any other type is a CHECK.
+std::vector<float> ToFloats(const TensorView& tensor);
+// The elements of an I64 tensor. Any other type is a CHECK.
+std::vector<int64_t> ToInt64s(const TensorView& tensor);
+
+}  // namespace triptych::models
