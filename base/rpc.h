@@ -1,0 +1,40 @@
+#pragma once
+
+// gRPC settings in one place: keepalive, message limits, resource quota, deadlines, status codes.
+// Only services and transport/grpc include this. Addresses are host:port.
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "base/clock.h"
+
+namespace triptych::base {
+
+// The largest message of any stream: a client's request with 64 MiB of media is the only large one,
+// everything internal is cut into chunks of 1 MiB.
+inline constexpr int kMaxClientMessageBytes = 72 << 20;
+inline constexpr int kMaxInternalMessageBytes = 4 << 20;
+
+enum class RpcAudience { kClients, kInternal };
+
+// Message limit, keepalive policy, a memory quota and a thread cap for a server.
+void ConfigureServer(RpcAudience audience, grpc::ServerBuilder* builder);
+
+// A channel with keepalive (a silent peer is noticed within 3 s), quick reconnects (50 ms to 1 s)
+// and no proxy. Connects lazily.
+std::shared_ptr<grpc::Channel> Connect(const std::string& address);
+// The same with a message limit for clients of the public API.
+std::shared_ptr<grpc::Channel> ConnectAsClient(const std::string& address);
+
+// Every unary call has a deadline; streams that live as long as the process have none but
+// keepalive.
+void SetDeadline(Duration from_now, grpc::ClientContext* context);
+
+// The canonical codes are the same on both sides.
+grpc::Status ToGrpc(const absl::Status& status);
+absl::Status FromGrpc(const grpc::Status& status);
+
+}  // namespace triptych::base

@@ -1,0 +1,109 @@
+#pragma once
+
+// The client's end of a long-lived, batched, bidirectional stream. Send from any thread; callbacks
+// come from gRPC's threads and must not block.
+
+#include <grpcpp/grpcpp.h>
+
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "base/mutex.h"
+#include "services/runtime/stream_out.h"
+
+namespace triptych::services {
+
+template <typename Out, typename In>
+class ClientStream final : public grpc::ClientBidiReactor<Out, In> {
+ public:
+  using Message = typename StreamOut<Out>::Message;
+  using OnBatch = std::function<void(In&)>;
+  // The last callback. The stream frees itself after it.
+  using OnClosed = std::function<void(const grpc::Status&)>;
+  // Binds the reactor to a method: [&](grpc::ClientContext* c, auto* r) { stub.async()->X(c, r); }.
+  using Start = std::function<void(grpc::ClientContext*, grpc::ClientBidiReactor<Out, In>*)>;
+
+  // The stream owns itself until it is closed; the caller's pointer may outlive that.
+  static std::shared_ptr<ClientStream> Open(const Start& start, v1::Envelope envelope,
+                                            OnBatch on_batch, OnClosed on_closed) {
+    auto stream =
+        std::shared_ptr<ClientStream>(new ClientStream(std::move(on_batch), std::move(on_closed)));
+    stream->out_.set_envelope(std::move(envelope));
+    stream->self_ = stream;
+    start(&stream->context_, stream.get());
+    // Writes start outside of reactions, so the call is held open until reading has ended.
+    stream->AddHold();
+    stream->StartRead(&stream->in_);
+    stream->StartCall();
+    return stream;
+  }
+
+  // False when the stream is closed or its peer is too slow: then it is being closed.
+  bool Send(Message message) {
+    base::MutexLock lock(&mutex_);
+    if (closed_) return false;
+    if (!out_.Add(std::move(message))) {
+      context_.TryCancel();
+      return false;
+    }
+    WriteNext();
+    return true;
+  }
+
+  void set_envelope(v1::Envelope envelope) {
+    base::MutexLock lock(&mutex_);
+    out_.set_envelope(std::move(envelope));
+  }
+
+  // Ends it soon; on_closed still comes.
+  void Close() { context_.TryCancel(); }
+
+  void OnReadDone(bool ok) override {
+    if (ok) {
+      on_batch_(in_);
+      this->StartRead(&in_);
+      return;
+    }
+    {
+      base::MutexLock lock(&mutex_);
+      closed_ = true;
+    }
+    context_.TryCancel();
+    this->RemoveHold();
+  }
+
+  void OnWriteDone(bool ok) override {
+    base::MutexLock lock(&mutex_);
+    write_in_flight_ = false;
+    if (ok && !closed_) WriteNext();
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    on_closed_(status);
+    self_.reset();
+  }
+
+ private:
+  ClientStream(OnBatch on_batch, OnClosed on_closed)
+      : on_batch_(std::move(on_batch)), on_closed_(std::move(on_closed)) {}
+
+  void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (write_in_flight_ || !out_.Next()) return;
+    write_in_flight_ = true;
+    this->StartWrite(&out_.writing());
+  }
+
+  grpc::ClientContext context_;
+  const OnBatch on_batch_;
+  const OnClosed on_closed_;
+  In in_;
+  // Shared with gRPC: until OnDone the library holds a raw pointer.
+  std::shared_ptr<ClientStream> self_;
+  base::Mutex mutex_;
+  StreamOut<Out> out_ ABSL_GUARDED_BY(mutex_);
+  bool write_in_flight_ ABSL_GUARDED_BY(mutex_) = false;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace triptych::services

@@ -1,0 +1,112 @@
+#pragma once
+
+// The server's end of a long-lived, batched, bidirectional stream. Send from any thread; callbacks
+// come from gRPC's threads and must not block.
+
+#include <grpcpp/grpcpp.h>
+
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "base/mutex.h"
+#include "services/runtime/stream_out.h"
+
+namespace triptych::services {
+
+template <typename In, typename Out>
+class ServerStream final : public grpc::ServerBidiReactor<In, Out> {
+ public:
+  using Message = typename StreamOut<Out>::Message;
+  using OnBatch = std::function<void(ServerStream*, In&)>;
+  // The last callback. The stream frees itself after it.
+  using OnClosed = std::function<void(ServerStream*)>;
+
+  // The stream owns itself until it is closed; return its raw pointer to gRPC.
+  static std::shared_ptr<ServerStream> Open(OnBatch on_batch, OnClosed on_closed) {
+    auto stream =
+        std::shared_ptr<ServerStream>(new ServerStream(std::move(on_batch), std::move(on_closed)));
+    stream->self_ = stream;
+    stream->StartRead(&stream->in_);
+    return stream;
+  }
+
+  // False when the stream is over or its peer is too slow: then it is being closed.
+  bool Send(Message message) {
+    base::MutexLock lock(&mutex_);
+    if (finished_) return false;
+    if (!out_.Add(std::move(message))) {
+      FinishLocked(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "peer reads too slowly"));
+      return false;
+    }
+    WriteNext();
+    return true;
+  }
+
+  void set_envelope(v1::Envelope envelope) {
+    base::MutexLock lock(&mutex_);
+    out_.set_envelope(std::move(envelope));
+  }
+
+  // Ends the stream with `status`; on_closed still comes. Later calls change nothing.
+  void Close(grpc::Status status) {
+    base::MutexLock lock(&mutex_);
+    FinishLocked(std::move(status));
+  }
+
+  // For the owner's free use from on_batch: the peer's incarnation, once it has said hello.
+  uint64_t peer() const { return peer_; }
+  void set_peer(uint64_t peer) { peer_ = peer; }
+  std::shared_ptr<ServerStream> shared() { return self_; }
+
+  void OnReadDone(bool ok) override {
+    if (ok) {
+      on_batch_(this, in_);
+      this->StartRead(&in_);
+      return;
+    }
+    Close(grpc::Status::OK);
+  }
+
+  void OnWriteDone(bool ok) override {
+    base::MutexLock lock(&mutex_);
+    write_in_flight_ = false;
+    if (ok && !finished_) WriteNext();
+  }
+
+  void OnCancel() override { Close(grpc::Status::CANCELLED); }
+
+  void OnDone() override {
+    on_closed_(this);
+    self_.reset();
+  }
+
+ private:
+  ServerStream(OnBatch on_batch, OnClosed on_closed)
+      : on_batch_(std::move(on_batch)), on_closed_(std::move(on_closed)) {}
+
+  void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (write_in_flight_ || !out_.Next()) return;
+    write_in_flight_ = true;
+    this->StartWrite(&out_.writing());
+  }
+
+  void FinishLocked(grpc::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (finished_) return;
+    finished_ = true;
+    this->Finish(std::move(status));
+  }
+
+  const OnBatch on_batch_;
+  const OnClosed on_closed_;
+  In in_;
+  uint64_t peer_ = 0;
+  // Shared with gRPC: until OnDone the library holds a raw pointer.
+  std::shared_ptr<ServerStream> self_;
+  base::Mutex mutex_;
+  StreamOut<Out> out_ ABSL_GUARDED_BY(mutex_);
+  bool write_in_flight_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace triptych::services
