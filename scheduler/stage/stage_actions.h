@@ -1,0 +1,109 @@
+#pragma once
+
+// What a stage scheduler is configured with and what it asks of the loop that owns it: plain data.
+
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+#include "scheduler/plan/gateway_messages.h"
+#include "scheduler/plan/step_plan.h"
+#include "scheduler/plan/transfer_messages.h"
+#include "scheduler/plan/worker_messages.h"
+#include "scheduler/request/layout.h"
+
+namespace triptych::scheduler {
+
+struct StageConfig {
+  // Roles, fingerprint, own incarnation and capacity. Tasks of other roles are refused.
+  WorkerProfile profile;
+  LayoutRules layout;
+  int32_t num_layers = 1;
+  int64_t embedding_bytes_per_token = 0;
+  int32_t max_position = 1 << 20;  // longest sequence, in tokens
+
+  int32_t chunk_tokens = 512;             // most tokens of one sequence in a step
+  int32_t step_tokens = 1024;             // of all rows of a step, decode rows included
+  int32_t max_batch = 64;                 // rows of a step
+  int64_t encode_patches_a_step = 16384;  // one item always fits
+  int max_steps_in_flight = 2;
+
+  int64_t max_piece_bytes = 16 << 20;
+  int64_t staging_bytes = int64_t{256} << 20;  // all buffers of outgoing pieces
+  int64_t landing_bytes = int64_t{256} << 20;  // all buffers of incoming pieces
+};
+
+struct SendToScheduler {
+  WorkerToScheduler message;
+};
+
+// Ask the gateway for the input of a task; answer with OnPulled. For an encode task the item's
+// media come along; they are decoded, given to the executor, and OnMediaReady is called.
+struct Pull {
+  PullRequest request;
+  PeerAddress gateway;
+};
+
+// Media, patches and a running pull of this task are no longer wanted.
+struct DropInput {
+  TaskId task;
+};
+
+struct SendTransfer {
+  PeerAddress peer;
+  TransferMessage message;
+};
+
+// Hand the first `bytes` of a buffer to transport, in the order of `sequence` for each peer.
+// Answer with OnPieceSent / OnPieceReceived, also when the peer is lost.
+struct PostSend {
+  PeerAddress peer;
+  uint64_t sequence = 0;
+  BufferId buffer;
+  int64_t bytes = 0;
+};
+struct PostReceive {
+  PeerAddress peer;
+  uint64_t sequence = 0;
+  BufferId buffer;
+  int64_t bytes = 0;
+};
+
+struct AcquireBuffer {
+  BufferId buffer;
+  int64_t bytes = 0;
+};
+// Nothing that was submitted or posted uses it any more.
+struct ReleaseBuffer {
+  BufferId buffer;
+};
+
+struct SubmitStep {
+  StepPlan plan;
+};
+
+struct SendTokens {
+  PeerAddress gateway;
+  TokenBatch batch;
+};
+
+// Close the data connection to this peer; everything posted on it completes with an error.
+struct AbortPeer {
+  Incarnation peer;
+};
+
+// To be carried out in the order in which they were taken.
+using StageAction =
+    std::variant<SendToScheduler, Pull, DropInput, SendTransfer, PostSend, PostReceive,
+                 AcquireBuffer, ReleaseBuffer, SubmitStep, SendTokens, AbortPeer>;
+
+// What is held, now. All 0 at rest.
+struct StageStats {
+  int32_t tasks = 0;
+  int32_t kv_blocks = 0;
+  int32_t embedding_slots = 0;
+  int32_t steps_in_flight = 0;
+  friend bool operator==(const StageStats&, const StageStats&) = default;
+};
+
+}  // namespace triptych::scheduler

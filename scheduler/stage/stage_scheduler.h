@@ -1,0 +1,77 @@
+#pragma once
+
+// The scheduler of one worker: its tasks, KV blocks, embedding slots, batches, chunks and token
+// streams, for any subset of the roles. It decides; it does no I/O, reads no clock and knows no
+// engine. Owner thread only; none of its functions blocks.
+//
+// Every event may come late, twice or for something that is gone: it then changes nothing.
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "scheduler/plan/gateway_messages.h"
+#include "scheduler/plan/step_plan.h"
+#include "scheduler/plan/transfer_messages.h"
+#include "scheduler/plan/worker_messages.h"
+#include "scheduler/stage/stage_actions.h"
+
+namespace triptych::scheduler {
+
+struct StageState;
+
+class StageScheduler {
+ public:
+  explicit StageScheduler(StageConfig config);
+  // Checks that nothing is held that was not given back: release every task and finish every step
+  // first, or call Abandon().
+  ~StageScheduler();
+
+  // A message of the scheduler that this worker obeys (term and incarnations were checked).
+  void Handle(const SchedulerToWorker& message, base::TimePoint now);
+
+  // Answer to Pull. UNAVAILABLE, ABORTED: the task is reported for another try. NOT_FOUND,
+  // FAILED_PRECONDITION: dropped. Others end the request.
+  void OnPulled(TaskId task, absl::StatusOr<PulledInput> input, base::TimePoint now);
+  // Encode: the executor has the item's patches, or `status` says why not (ends the request unless
+  // UNAVAILABLE).
+  void OnMediaReady(TaskId task, absl::Status status, base::TimePoint now);
+
+  void OnTransferMessage(Incarnation peer, const TransferMessage& message, base::TimePoint now);
+  // Every PostSend and PostReceive is answered exactly once. `checksum` is that of the bytes.
+  void OnPieceSent(Incarnation peer, uint64_t sequence, absl::Status status, base::TimePoint now);
+  void OnPieceReceived(Incarnation peer, uint64_t sequence, absl::Status status, uint64_t checksum,
+                       base::TimePoint now);
+  // A worker or a gateway is gone for good.
+  void OnPeerLost(Incarnation peer, base::TimePoint now);
+
+  // Results come once each, in the order of submission.
+  void OnStepResult(StepResult result, base::TimePoint now);
+
+  void OnTokenReply(const TokenReply& reply, base::TimePoint now);
+  // The stream to this gateway was rebuilt: what it has not acknowledged is sent again.
+  void OnTokenStreamReset(Incarnation gateway, base::TimePoint now);
+
+  void OnTime(base::TimePoint now);
+  base::TimePoint NextDeadline() const;
+
+  // What to do, in order; empty when there is nothing.
+  std::vector<StageAction> TakeActions();
+
+  enum class Inventory { kNone, kWhole };
+  // `handled_sequence` is left to the caller.
+  WorkerReport Report(Inventory inventory) const;
+  StageStats Stats() const;
+  bool draining() const;
+
+  // The process ends: forget every task, step and transfer without an action.
+  void Abandon();
+
+ private:
+  friend class StageSchedulerTestAccess;
+  std::unique_ptr<StageState> state_;
+};
+
+}  // namespace triptych::scheduler
