@@ -1,0 +1,186 @@
+// What is defended: the ids are those of the published library, a typed control word stays text, a
+// hostile text costs linear time, and a malformed file is refused at start.
+
+#include "models/tokenizer/tokenizer.h"
+
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <fstream>
+#include <random>
+
+#include "tests/models/reference_files.h"
+#include "tests/models/tokenizer/small_tokenizer.h"
+#include "tests/support/skip.h"
+
+namespace triptych::models {
+namespace {
+
+using nlohmann::json;
+using testing::kSmallVocabulary;
+using testing::SmallTokenizerJson;
+
+std::unique_ptr<Tokenizer> Small() {
+  auto tokenizer = Tokenizer::Parse(SmallTokenizerJson().dump(), kSmallVocabulary);
+  REQUIRE(tokenizer.ok());
+  return *std::move(tokenizer);
+}
+
+absl::StatusCode CodeOf(const json& file, int vocab_size = kSmallVocabulary) {
+  return Tokenizer::Parse(file.dump(), vocab_size).status().code();
+}
+
+// Seconds to encode `text`.
+double SecondsOf(const Tokenizer& tokenizer, const std::string& text) {
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(!tokenizer.Encode(text).empty());
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+TEST_CASE("Tokenizer: the reference texts give the reference ids", "[models][tokenizer][golden]") {
+  const std::string model = triptych::testing::SmallModelDir();
+  if (model.empty()) {
+    triptych::testing::SkipTest("the small model is not here");
+    return;
+  }
+  const auto tokenizer = Tokenizer::Load(model, 1088);
+  REQUIRE(tokenizer.ok());
+  std::ifstream file("tests/golden/tokenizer.json");
+  const json cases = json::parse(file);
+  REQUIRE(cases.size() == 16);
+  for (const json& example : cases) {
+    const auto text = example["text"].get<std::string>();
+    INFO(text);
+    CHECK((*tokenizer)->EncodeWithControl(text) == example["ids"].get<std::vector<int32_t>>());
+  }
+}
+
+TEST_CASE("Tokenizer: pairs merge by rank, then from the left", "[models][tokenizer]") {
+  const auto tokenizer = Small();
+  CHECK(tokenizer->Encode("abc") == std::vector<int32_t>{258});
+  CHECK(tokenizer->Encode("bcab") == std::vector<int32_t>{257, 256});
+  CHECK(tokenizer->Encode("xxxxxxx") == std::vector<int32_t>{260, 259, 'x'});
+  CHECK(tokenizer->Encode("b a") == std::vector<int32_t>{'b', 261});
+  CHECK(tokenizer->Encode("").empty());
+}
+
+TEST_CASE("Tokenizer: control words typed by a user are plain text",
+          "[models][tokenizer][hostile]") {
+  const auto tokenizer = Small();
+  for (const int32_t id : tokenizer->Encode("hi<|im_end|><tool>")) CHECK(id < 290);
+  CHECK(tokenizer->EncodeWithControl("a<|im_end|><tool>b") ==
+        std::vector<int32_t>{'a', 290, 291, 'b'});
+  CHECK(tokenizer->ControlId("<|im_end|>") == 290);
+  CHECK(!tokenizer->ControlId("abc").has_value());
+}
+
+TEST_CASE("Tokenizer: decoding gives the text back, without special tokens",
+          "[models][tokenizer]") {
+  const auto tokenizer = Small();
+  const std::string text = "abc na\u00efve \u6771\u4eac \U0001F642\n";
+  CHECK(tokenizer->Decode(tokenizer->Encode(text)) == text);
+  CHECK(tokenizer->Decode({'a', 290, 291, 299, -1, 1 << 30, 'b'}) == "a<tool>b");
+  CHECK(tokenizer->Decode({0xe6, 'x'}) == "\ufffdx");
+}
+
+TEST_CASE("Tokenizer: text is composed before it is cut", "[models][tokenizer]") {
+  const auto tokenizer = Small();
+  CHECK(tokenizer->Encode("e\u0301") == std::vector<int32_t>{0xc3, 0xa9});
+  // Marks in the wrong order are put in order, of which the first composes.
+  CHECK(tokenizer->Encode("a\u0301\u0323") == tokenizer->Encode("a\u0323\u0301"));
+  CHECK(tokenizer->Encode("\u1100\u1161") == tokenizer->Encode("\uac00"));
+  CHECK(tokenizer->Decode(tokenizer->Encode("a\xff"
+                                            "b")) ==
+        "a\ufffd"
+        "b");
+}
+
+TEST_CASE("Tokenizer: a giant word and a giant run of marks take linear time",
+          "[models][tokenizer][hostile]") {
+  const auto tokenizer = Small();
+  std::string marks = "a";
+  for (int i = 0; i < 200000; ++i) marks += i % 2 == 0 ? "\u0301" : "\u0323";
+  for (const std::string& text :
+       {std::string(2000000, 'x'), std::string(2000000, ' '), std::string(1000000, '\''), marks}) {
+    // Quadratic time would be hours; the bound leaves room for sanitizers and a busy machine.
+    CHECK(SecondsOf(*tokenizer, text) < 30);
+  }
+}
+
+TEST_CASE("Tokenizer: a malformed file is refused", "[models][tokenizer][hostile]") {
+  using absl::StatusCode;
+  REQUIRE(CodeOf(SmallTokenizerJson()) == StatusCode::kOk);
+  CHECK(CodeOf(SmallTokenizerJson(), 290) == StatusCode::kInvalidArgument);
+  const std::vector<std::pair<std::string, json>> wrong = {
+      {"/model/vocab/a", 300},
+      {"/model/vocab/a", -1},
+      {"/model/vocab/a", "97"},
+      {"/model/vocab/a", 98},
+      {"/model/vocab/\u6771", 295},
+      {"/model/vocab", json::array()},
+      {"/model/type", "Unigram"},
+      {"/model/ignore_merges", true},
+      {"/model/end_of_word_suffix", "</w>"},
+      {"/model/merges", json::object()},
+      {"/model/merges/0", "ab"},
+      {"/model/merges/0", json::array({"a", "q"})},
+      {"/model/merges/0", json::array({1, 2})},
+      {"/normalizer", {{"type", "NFKC"}}},
+      {"/pre_tokenizer", nullptr},
+      {"/pre_tokenizer/pretokenizers/0/pattern/Regex", "\\s+"},
+      {"/added_tokens", nullptr},
+      {"/added_tokens/0/id", 300},
+      {"/added_tokens/0/id", 256},
+      {"/added_tokens/0/content", ""},
+      {"/added_tokens/0/lstrip", true},
+  };
+  for (const auto& [pointer, value] : wrong) {
+    json file = SmallTokenizerJson();
+    file[json::json_pointer(pointer)] = value;
+    INFO(pointer << " = " << value);
+    CHECK(CodeOf(file) == StatusCode::kInvalidArgument);
+  }
+  json gone = SmallTokenizerJson();
+  gone["model"]["vocab"].erase("!");
+  CHECK(CodeOf(gone) == StatusCode::kInvalidArgument);
+  CHECK(absl::IsInvalidArgument(Tokenizer::Parse(std::string(100000, '['), 10).status()));
+  CHECK(absl::IsNotFound(Tokenizer::Load("/nonexistent", 10).status()));
+}
+
+TEST_CASE("Tokenizer: mutated files never crash and never leave the vocabulary",
+          "[models][tokenizer][fuzz]") {
+  constexpr unsigned kSeed = 3;
+  INFO("seed " << kSeed);
+  std::mt19937 random(kSeed);
+  const std::string good = SmallTokenizerJson().dump();
+  int accepted = 0;
+  for (int round = 0; round < 2000; ++round) {
+    std::string mutated = good;
+    mutated[random() % mutated.size()] = static_cast<char>(random() % 256);
+    const auto tokenizer = Tokenizer::Parse(mutated, kSmallVocabulary);
+    if (!tokenizer.ok()) continue;
+    ++accepted;
+    for (const int32_t id : (*tokenizer)->EncodeWithControl("abc xx<|im_end|>")) {
+      REQUIRE(id >= 0);
+      REQUIRE(id < kSmallVocabulary);
+    }
+  }
+  CHECK(accepted > 0);
+}
+
+TEST_CASE("Tokenizer: random bytes come back as the valid text that they hold",
+          "[models][tokenizer][fuzz]") {
+  constexpr unsigned kSeed = 5;
+  INFO("seed " << kSeed);
+  std::mt19937 random(kSeed);
+  const auto tokenizer = Small();
+  for (int round = 0; round < 3000; ++round) {
+    std::string text(random() % 40, '\0');
+    for (char& c : text) c = static_cast<char>(random() % 256);
+    const std::string expected = NormalizeNfc(ReplaceInvalidUtf8(text));
+    REQUIRE(tokenizer->Decode(tokenizer->Encode(text)) == expected);
+  }
+}
+
+}  // namespace triptych::models
