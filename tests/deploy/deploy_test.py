@@ -1,0 +1,202 @@
+"""Defended: what deploy/ says about the product is true of the product, and its tools accept it.
+
+usage: deploy_test.py CASE --root DIR --bin DIR
+Ends with 77 where this machine lacks the tool that the case needs; ctest shows that as skipped.
+"""
+
+import argparse
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+SKIPPED = 77
+METRIC = r"\btriptych_[a-z0-9_]+"
+PROGRAMS = {"triptych-gateway", "triptych-scheduler", "triptych-worker"}
+
+
+def skip(reason):
+    print(f"skipped: {reason}")
+    sys.exit(SKIPPED)
+
+
+def expect(condition, message):
+    if not condition:
+        print(f"FAILED: {message}")
+        sys.exit(1)
+
+
+def read(*parts):
+    with open(os.path.join(*parts), encoding="utf-8") as file:
+        return file.read()
+
+
+def tool(root, path, name):
+    """The program in build-tools (where ./run puts it) or on the PATH; skips without it."""
+    found = os.path.join(root, "build-tools", path, name)
+    found = found if os.path.exists(found) else shutil.which(name)
+    return found or skip(f"{name} is not here; ./run test fetches it")
+
+
+def documents(root):
+    """(file name, parsed document) of every Kubernetes manifest."""
+    try:
+        import yaml
+    except ImportError:
+        python = os.path.join(root, "build-tools", "venv", "bin", "python")
+        if os.path.exists(python) and os.path.realpath(sys.prefix) != os.path.realpath(
+                os.path.join(root, "build-tools", "venv")):
+            os.execv(python, [python, *sys.argv])
+        skip("no YAML parser")
+    for path in sorted(glob.glob(os.path.join(root, "deploy/kubernetes/*.yaml"))):
+        for document in yaml.safe_load_all(read(path)):
+            yield os.path.basename(path), document
+
+
+def pod_specs(root):
+    for file, document in documents(root):
+        if document["kind"] == "Deployment":
+            yield file, document, document["spec"]["template"]["spec"]
+
+
+def case_promtool(args):
+    promtool = tool(args.root, ".", "promtool")
+    for command in (["check", "config", "deploy/prometheus/prometheus.yml"],
+                    ["test", "rules", "tests/deploy/alerts_test.yml"]):
+        code = subprocess.run([promtool, *command], cwd=args.root, check=False).returncode
+        expect(code == 0, f"promtool {' '.join(command)}")
+
+
+def case_schema(args):
+    validate = tool(args.root, "venv/bin", "kubernetes-validate")
+    files = [f for f in sorted(glob.glob(os.path.join(args.root, "deploy/kubernetes/*.yaml")))
+             if os.path.basename(f) != "kustomization.yaml"]
+    expect(files, "there are manifests")
+    code = subprocess.run([validate, "--strict", *files], check=False).returncode
+    expect(code == 0, "kubernetes-validate")
+
+
+def case_kustomization(args):
+    listed, present = set(), set()
+    for file, document in documents(args.root):
+        if file == "kustomization.yaml":
+            listed = set(document["resources"])
+        else:
+            present.add(file)
+    expect(listed == present, f"listed {sorted(listed)}, present {sorted(present)}")
+
+
+def case_pods(args):
+    """Every pod is unprivileged, bounded, probed, and reachable by the names others dial."""
+    services = {d["metadata"]["name"]: d for _, d in documents(args.root)
+                if d["kind"] == "Service"}
+    selectors = []
+    for file, document, spec in pod_specs(args.root):
+        container = spec["containers"][0]
+        expect(spec["securityContext"]["runAsNonRoot"], f"{file}: runs as root")
+        expect(not spec["automountServiceAccountToken"], f"{file}: mounts a token")
+        security = container["securityContext"]
+        expect(security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
+               and security["capabilities"]["drop"] == ["ALL"], f"{file}: privileged")
+        expect("memory" in container["resources"]["limits"], f"{file}: memory without a bound")
+        expect(container["livenessProbe"]["httpGet"]["path"] == "/healthz", f"{file}: liveness")
+        expect(container["readinessProbe"]["httpGet"]["path"] == "/readyz", f"{file}: readiness")
+        ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+        expect(ports["admin"] == 9090, f"{file}: admin port")
+        for argument in container["args"]:
+            target = re.match(r"--scheduler=([^:]+):(\d+)$", argument)
+            if target:
+                known = services.get(target.group(1))
+                expect(known and int(target.group(2)) in [p["port"] for p in known["spec"]["ports"]],
+                       f"{file}: {argument} names no service")
+        if "nodeSelector" in spec:
+            selectors.append(str(spec["nodeSelector"]))
+    expect(len(selectors) == 3 == len(set(selectors)), f"three pools apart: {selectors}")
+
+
+def case_network(args):
+    """Denied by default; only the gateway's client ports take traffic from anywhere."""
+    policies = [d for _, d in documents(args.root) if d["kind"] == "NetworkPolicy"]
+    deny = next(p for p in policies if p["metadata"]["name"] == "default-deny")
+    expect(deny["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}, "deny all")
+    opened = [(p["metadata"]["name"], port["port"]) for p in policies
+              for rule in p["spec"].get("ingress", []) if "from" not in rule
+              for port in rule["ports"]]
+    expect(sorted(opened) == [("gateway", "grpc"), ("gateway", "http")], f"open: {opened}")
+
+
+def case_flags(args):
+    """Every flag in a manifest is one that the program's own help lists."""
+    missing = [p for p in PROGRAMS if not os.path.exists(os.path.join(args.bin, p))]
+    if missing:
+        skip(f"not built: {missing}")
+    for file, _, spec in pod_specs(args.root):
+        program, *flags = spec["containers"][0]["args"]
+        expect(program in PROGRAMS, f"{file}: {program} is no program of ours")
+        shown = subprocess.run([os.path.join(args.bin, program), "--help"], capture_output=True,
+                               text=True, check=False, timeout=60).stdout
+        known = set(re.findall(r"^\s*--([a-z][a-z0-9-]*)", shown, re.M))
+        for flag in flags:
+            name = re.match(r"--([a-z-]+)=", flag)
+            expect(name and name.group(1) in known, f"{file}: {program} has no {flag}")
+
+
+def metrics_in(text):
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(METRIC, text)}
+
+
+def dashboard_expressions(root):
+    dashboard = json.loads(read(root, "deploy/grafana/triptych.json"))
+    expect(dashboard["panels"], "the dashboard has panels")
+    return "\n".join(t["expr"] for panel in dashboard["panels"] for t in panel["targets"])
+
+
+def declared_in_code(root):
+    """Names that stand as whole string literals in the product's sources."""
+    names = set()
+    for folder in ("base", "engine", "transport", "services"):
+        for suffix in ("*.cc", "*.h"):
+            for path in glob.glob(os.path.join(root, folder, "**", suffix), recursive=True):
+                names |= set(re.findall(r'"(' + METRIC[2:] + r')"', read(path)))
+    return names - {"triptych_"}
+
+
+def case_metrics(args):
+    """Dashboard and alerts use what docs/metrics.md describes; it describes what the code has."""
+    described = set(re.findall(r"^\| `(" + METRIC[2:] + ")`", read(args.root, "docs/metrics.md"),
+                               re.M))
+    used = metrics_in(read(args.root, "deploy/prometheus/alerts.yml"))
+    used |= metrics_in(dashboard_expressions(args.root))
+    expect(len(used) > 10, "alerts and dashboard use metrics")
+    expect(used <= described, f"used but not described: {sorted(used - described)}")
+    declared = declared_in_code(args.root)
+    expect(declared <= described, f"in code, not described: {sorted(declared - described)}")
+    expect(described <= declared, f"described, not in code: {sorted(described - declared)}")
+
+
+def case_dockerfile(args):
+    text = read(args.root, "deploy/Dockerfile")
+    stages = re.findall(r"^FROM (\S+)", text, re.M)
+    expect(len(stages) == 2 and all(s.startswith("debian:12") for s in stages), f"{stages}")
+    user = re.findall(r"^USER (\S+)", text, re.M)
+    expect(user and not user[-1].startswith(("0", "root")), "the last USER is not root")
+    expect(PROGRAMS <= set(re.findall(r"triptych-\w+", text)), "every program is built")
+
+
+CASES = {name[5:]: function for name, function in globals().items() if name.startswith("case_")}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", choices=sorted(CASES))
+    parser.add_argument("--root", required=True)
+    parser.add_argument("--bin", required=True)
+    args = parser.parse_args()
+    CASES[args.case](args)
+
+
+if __name__ == "__main__":
+    main()
