@@ -109,9 +109,10 @@ def case_pods(args):
         for argument in container["args"]:
             target = re.match(r"--scheduler=([^:]+):(\d+)$", argument)
             if target:
-                known = services.get(target.group(1))
-                expect(known and int(target.group(2)) in [p["port"] for p in known["spec"]["ports"]],
-                       f"{file}: {argument} names no service")
+                service = services.get(target.group(1))
+                expect(service, f"{file}: {argument} names no service")
+                open_ports = [p["port"] for p in service["spec"]["ports"]]
+                expect(int(target.group(2)) in open_ports, f"{file}: {argument}: {open_ports}")
         if "nodeSelector" in spec:
             selectors.append(str(spec["nodeSelector"]))
     expect(len(selectors) == 3 == len(set(selectors)), f"three pools apart: {selectors}")
