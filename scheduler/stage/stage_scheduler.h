@@ -60,9 +60,9 @@ class StageScheduler {
   // What to do, in order; empty when there is nothing.
   std::vector<StageAction> TakeActions();
 
-  enum class Inventory { kNone, kWhole };
-  // `handled_sequence` is left to the caller.
-  WorkerReport Report(Inventory inventory) const;
+  // Free numbers and loads, and every task if `with_inventory`. `handled_sequence` is left to the
+  // caller.
+  WorkerReport Report(bool with_inventory) const;
   StageStats Stats() const;
   bool draining() const;
 

@@ -1,0 +1,28 @@
+#pragma once
+
+// Assignments in, reservations made, everything given back. All or nothing: a task that does not
+// fit is refused at once, never left waiting with half of what it needs.
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "scheduler/stage/stage_state.h"
+
+namespace triptych::scheduler {
+
+void Admit(StageState& state, const AssignEncode& assign);
+void Admit(StageState& state, const AssignPrefill& assign);
+void Admit(StageState& state, const AssignDecode& assign);
+
+// Forgets the task, whatever its state; what a step may still use is held until that is over.
+// Unknown tasks are fine.
+void Release(StageState& state, const TaskId& task);
+
+// The task cannot go on: says so and forgets it.
+void Fail(StageState& state, const TaskId& task, absl::Status status);
+
+// Sequences that could be accepted. A decode task that waits to take over from a prefill task of
+// this worker does not count beside it.
+int32_t FreeSequences(const StageState& state);
+
+}  // namespace triptych::scheduler

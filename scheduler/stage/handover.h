@@ -1,0 +1,56 @@
+#pragma once
+
+// Outputs on their way to a consumer and inputs on their way in: between workers through
+// scheduler/transfer, inside this worker in memory.
+
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/clock.h"
+#include "scheduler/plan/step_plan.h"
+#include "scheduler/plan/transfer_messages.h"
+#include "scheduler/stage/stage_state.h"
+
+namespace triptych::scheduler {
+
+// ---- sending ----
+// Tells the consumer's worker what will come.
+void OfferEmbedding(StageState& state, EncodeTask& task);
+// The same for the KV of a prefill task, to the decode task that it is bound to; replaces an
+// earlier one. Nothing for a consumer on this worker.
+void OfferKv(StageState& state, PrefillTask& task);
+// No more pieces of this output; buffers in use come back when they are free.
+void StopSending(StageState& state, std::optional<OutgoingPieces>& outgoing);
+
+// ---- receiving ----
+void ExpectKv(StageState& state, DecodeTask& task);
+// The table entry of one item: its embedding comes from that producer, whatever came before.
+void BindProducer(StageState& state, PrefillTask& task, const InputProducer& input);
+void StopReceiving(StageState& state, const TaskId& consumer);
+// The item is in its slots.
+void ItemIsHere(StageState& state, PrefillTask& task, int32_t item);
+
+// ---- steps ----
+// Imports of pieces that landed, exports of what is computed (by this very step too) and granted.
+void PlanImports(StageState& state, StepPlan& plan, StepRecord& record);
+void PlanExports(StageState& state, StepPlan& plan, StepRecord& record);
+bool HasImports(const StageState& state);
+void ImportsDone(StageState& state, const StepRecord& record);
+void ExportsDone(StageState& state, const StepRecord& record,
+                 const std::vector<ExportResult>& results);
+
+// ---- events ----
+void TransferMessageCame(StageState& state, Incarnation peer, const TransferMessage& message);
+void PieceSent(StageState& state, Incarnation peer, uint64_t sequence, absl::Status status);
+void PieceReceived(StageState& state, Incarnation peer, uint64_t sequence, absl::Status status,
+                   uint64_t checksum);
+void TransferPeerLost(StageState& state, Incarnation peer);
+void TransferTime(StageState& state);
+base::TimePoint TransferDeadline(const StageState& state);
+
+// ---- in memory ----
+// Decode tasks that wait for a prefill task of this worker take its blocks once it is done.
+void TakeOver(StageState& state, PrefillTask& producer);
+
+}  // namespace triptych::scheduler

@@ -1,0 +1,78 @@
+#include "scheduler/stage/sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace triptych::scheduler {
+
+Sequence::Sequence(PromptLayout layout, std::vector<int32_t> answer, int32_t kv_tokens,
+                   SequenceLimits limits)
+    : layout_(std::move(layout)),
+      answer_(std::move(answer)),
+      limits_(std::move(limits)),
+      planned_(kv_tokens),
+      done_(kv_tokens) {
+  CHECK_LE(kv_tokens, known_tokens());
+}
+
+int32_t Sequence::samples_in_flight() const {
+  int32_t samples = 0;
+  for (const RowInFlight& row : rows_) samples += row.samples;
+  return samples;
+}
+
+int32_t Sequence::TokenAt(int32_t token) const {
+  const int32_t prompt = prompt_tokens();
+  if (token < prompt) return layout_.token_ids[token];
+  // The last may still be in the making; its value is then ignored.
+  return token < known_tokens() ? answer_[token - prompt] : 0;
+}
+
+int32_t Sequence::available() const {
+  const int32_t samples = samples_in_flight();
+  const int32_t total = known_tokens() + samples;
+  const int32_t next_index = answer_tokens() + samples;
+  if (next_index >= limits_.sample_limit || total > limits_.max_position) return 0;
+  return total - planned_;
+}
+
+PlanRow Sequence::TakeRow(StepId step, int32_t row, int32_t count) {
+  CHECK_TRUE(count > 0 && count <= available());
+  PlanRow plan;
+  plan.first_token = planned_;
+  for (int32_t i = 0; i < count; ++i) plan.token_ids.push_back(TokenAt(planned_ + i));
+  plan.positions = layout_.Positions(planned_, planned_ + count);
+  const int32_t samples = samples_in_flight();
+  const int32_t end = planned_ + count;
+  if (end > known_tokens()) {
+    plan.sampled_by = SampledBy{rows_.back().step, rows_.back().row};
+  }
+  const bool last = end == known_tokens() + samples;
+  if (last) plan.sample = SampleSpec{limits_.sampling, answer_tokens() + samples};
+  rows_.push_back({step, row, end, last ? 1 : 0});
+  planned_ = end;
+  return plan;
+}
+
+bool Sequence::FinishRow(const std::vector<SampledToken>& sampled) {
+  CHECK_TRUE(!rows_.empty());
+  const RowInFlight row = rows_.front();
+  rows_.pop_front();
+  done_ = row.end;
+  if (row.samples == 0) return true;
+  if (sampled.empty()) return false;
+  answer_.push_back(sampled.front().token);
+  return true;
+}
+
+Finish Sequence::finish() const {
+  if (answer_.empty()) return Finish::kNone;
+  const auto& stops = limits_.stop_token_ids;
+  if (std::find(stops.begin(), stops.end(), answer_.back()) != stops.end()) return Finish::kStop;
+  const bool full = answer_tokens() >= limits_.max_tokens || known_tokens() > limits_.max_position;
+  return full ? Finish::kLength : Finish::kNone;
+}
+
+}  // namespace triptych::scheduler

@@ -1,0 +1,139 @@
+#include "scheduler/stage/stage_scheduler.h"
+
+#include <utility>
+
+#include "scheduler/stage/admission.h"
+#include "scheduler/stage/batch.h"
+#include "scheduler/stage/handover.h"
+#include "scheduler/stage/inputs.h"
+#include "scheduler/stage/inventory.h"
+#include "scheduler/stage/results.h"
+#include "scheduler/stage/stage_state.h"
+#include "scheduler/stage/token_flow.h"
+
+namespace triptych::scheduler {
+namespace {
+
+void Obey(StageState& state, const AssignEncode& assign) { Admit(state, assign); }
+void Obey(StageState& state, const AssignPrefill& assign) { Admit(state, assign); }
+void Obey(StageState& state, const AssignDecode& assign) {
+  Admit(state, assign);
+  if (PrefillTask* producer = Find(state.prefills, assign.producer)) TakeOver(state, *producer);
+}
+void Obey(StageState& state, const BindConsumer& bind) {
+  PrefillTask* task = Find(state.prefills, bind.producer);
+  if (task == nullptr) return;
+  task->consumer = bind;
+  OfferKv(state, *task);
+}
+void Obey(StageState& state, const Rebind& rebind) {
+  PrefillTask* task = Find(state.prefills, rebind.consumer);
+  if (task != nullptr) BindProducer(state, *task, rebind.input);
+}
+void Obey(StageState& state, const ReleaseTask& release) { Release(state, release.task); }
+void Obey(StageState& state, const DrainWorker&) { state.draining = true; }
+
+}  // namespace
+
+StageScheduler::StageScheduler(StageConfig config)
+    : state_(std::make_unique<StageState>(std::move(config))) {}
+
+StageScheduler::~StageScheduler() = default;
+
+void StageScheduler::Handle(const SchedulerToWorker& message, base::TimePoint now) {
+  state_->now = now;
+  std::visit([&](const auto& m) { Obey(*state_, m); }, message);
+  PlanSteps(*state_);
+}
+
+void StageScheduler::OnPulled(TaskId task, absl::StatusOr<PulledInput> input, base::TimePoint now) {
+  state_->now = now;
+  InputPulled(*state_, task, std::move(input));
+  PlanSteps(*state_);
+}
+
+void StageScheduler::OnMediaReady(TaskId task, absl::Status status, base::TimePoint now) {
+  state_->now = now;
+  MediaReady(*state_, task, std::move(status));
+  PlanSteps(*state_);
+}
+
+void StageScheduler::OnTransferMessage(Incarnation peer, const TransferMessage& message,
+                                       base::TimePoint now) {
+  state_->now = now;
+  TransferMessageCame(*state_, peer, message);
+  PlanSteps(*state_);
+}
+
+void StageScheduler::OnPieceSent(Incarnation peer, uint64_t sequence, absl::Status status,
+                                 base::TimePoint now) {
+  state_->now = now;
+  PieceSent(*state_, peer, sequence, std::move(status));
+  PlanSteps(*state_);
+}
+
+void StageScheduler::OnPieceReceived(Incarnation peer, uint64_t sequence, absl::Status status,
+                                     uint64_t checksum, base::TimePoint now) {
+  state_->now = now;
+  PieceReceived(*state_, peer, sequence, std::move(status), checksum);
+  PlanSteps(*state_);
+}
+
+void StageScheduler::OnPeerLost(Incarnation peer, base::TimePoint now) {
+  state_->now = now;
+  TransferPeerLost(*state_, peer);
+  PlanSteps(*state_);
+}
+
+void StageScheduler::OnStepResult(StepResult result, base::TimePoint now) {
+  state_->now = now;
+  StepDone(*state_, result);
+  PlanSteps(*state_);
+}
+
+void StageScheduler::OnTokenReply(const TokenReply& reply, base::TimePoint now) {
+  state_->now = now;
+  TokenReplied(*state_, reply);
+  PlanSteps(*state_);
+}
+
+void StageScheduler::OnTokenStreamReset(Incarnation gateway, base::TimePoint now) {
+  state_->now = now;
+  TokenStreamReset(*state_, gateway);
+}
+
+void StageScheduler::OnTime(base::TimePoint now) {
+  state_->now = now;
+  TransferTime(*state_);
+  PlanSteps(*state_);
+}
+
+base::TimePoint StageScheduler::NextDeadline() const { return TransferDeadline(*state_); }
+
+std::vector<StageAction> StageScheduler::TakeActions() {
+  return std::exchange(state_->actions, {});
+}
+
+WorkerReport StageScheduler::Report(bool with_inventory) const {
+  return MakeReport(*state_, with_inventory);
+}
+
+StageStats StageScheduler::Stats() const {
+  return {.tasks = static_cast<int32_t>(state_->encodes.size() + state_->prefills.size() +
+                                        state_->decodes.size()),
+          .kv_blocks = state_->blocks.num_held(),
+          .embedding_slots = state_->slots.num_held(),
+          .steps_in_flight = state_->steps.in_flight()};
+}
+
+bool StageScheduler::draining() const { return state_->draining; }
+
+void StageScheduler::Abandon() {
+  state_->steps.Abandon();
+  state_->encodes.clear();
+  state_->prefills.clear();
+  state_->decodes.clear();
+  state_->actions.clear();
+}
+
+}  // namespace triptych::scheduler

@@ -1,0 +1,67 @@
+#pragma once
+
+// What the parts of the stage scheduler work on. Private to this folder and to its tests. The parts
+// are free functions, one concern a file:
+//   admission    assignments in, reservations made, releases
+//   inputs       answers to pulls, media, the start of running
+//   batch        the next step's plan
+//   results      what a finished step changes
+//   token_flow   batches to gateways and their replies
+//   handover     pieces to and from other workers, and in memory
+//   inventory    reports
+
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "scheduler/cache/block_pool.h"
+#include "scheduler/cache/slot_pool.h"
+#include "scheduler/stage/stage_actions.h"
+#include "scheduler/stage/step_ledger.h"
+#include "scheduler/stage/tasks.h"
+
+namespace triptych::scheduler {
+
+struct StageState {
+  explicit StageState(StageConfig stage_config)
+      : config(std::move(stage_config)),
+        blocks(config.profile.kv_blocks),
+        slots(config.profile.embedding_slots) {}
+
+  StageConfig config;
+  BlockPool blocks;
+  SlotPool slots;
+  StepLedger steps;
+  // By task id, which rises with time: the first is the oldest.
+  std::map<TaskId, EncodeTask> encodes;
+  std::map<TaskId, PrefillTask> prefills;
+  std::map<TaskId, DecodeTask> decodes;
+  bool draining = false;
+  double speed[kNumStages] = {};  // learned, in cost units a second; 0 while unknown
+  uint64_t last_buffer = 0;
+  uint64_t last_life = 0;
+  base::TimePoint now{};  // of the event that is being handled
+  std::vector<StageAction> actions;
+
+  Incarnation own() const { return config.profile.incarnation; }
+  BufferId NewBuffer() { return BufferId(++last_buffer); }
+  template <typename Action>
+  void Emit(Action action) {
+    actions.emplace_back(std::move(action));
+  }
+  template <typename Message>
+  void Tell(Message message) {
+    Emit(SendToScheduler{WorkerToScheduler(std::move(message))});
+  }
+};
+
+// Looks a task up; null when it is gone.
+template <typename Task>
+Task* Find(std::map<TaskId, Task>& tasks, const TaskId& id) {
+  auto it = tasks.find(id);
+  return it == tasks.end() ? nullptr : &it->second;
+}
+
+}  // namespace triptych::scheduler

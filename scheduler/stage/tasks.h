@@ -1,0 +1,130 @@
+#pragma once
+
+// The tasks of one worker. A task is its assignment and a state; a state owns its blocks and slots,
+// and leaving it gives them back (through StepLedger::Retire while a step may still use them).
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <variant>
+#include <vector>
+
+#include "scheduler/cache/block_table.h"
+#include "scheduler/cache/slot_pool.h"
+#include "scheduler/plan/gateway_messages.h"
+#include "scheduler/plan/transfer_messages.h"
+#include "scheduler/plan/worker_messages.h"
+#include "scheduler/stage/sequence.h"
+#include "scheduler/stage/token_outbox.h"
+
+namespace triptych::scheduler {
+
+// Pieces of one output on their way to a consumer on another worker: which tokens were exported.
+struct OutgoingPieces {
+  TransferKey key;
+  PeerAddress peer;
+  TransferKind kind = TransferKind::kKv;
+  int32_t num_tokens = 0;
+  int32_t exported = 0;    // tokens [0, exported) are in submitted exports
+  int32_t next_index = 0;  // of pieces
+  bool granted = false;
+};
+
+// ---- encode -------------------------------------------------------------------------------------
+// `slots` is empty when the consumer is on this worker: the row then writes into its slots.
+
+struct AwaitingMedia {
+  SlotRange slots;
+  std::optional<Grid> grid;  // known once pulled
+};
+struct EncodeReady {
+  SlotRange slots;
+  Grid grid;
+};
+struct Encoding {
+  SlotRange slots;
+  uint64_t consumer_life = 0;  // in memory: of the prefill task whose slots are written
+};
+struct DeliveringEmbedding {
+  SlotRange slots;
+};
+struct EncodeDelivered {};
+
+struct EncodeTask {
+  AssignEncode assign;
+  uint64_t life = 0;   // of this admission, unlike any other: results of an earlier one are stale
+  bool local = false;  // the consumer is a task of this worker
+  std::optional<OutgoingPieces> outgoing;
+  std::variant<AwaitingMedia, EncodeReady, Encoding, DeliveringEmbedding, EncodeDelivered> state;
+};
+
+// ---- prefill ------------------------------------------------------------------------------------
+
+struct PrefillItem {
+  int32_t num_tokens = 0;
+  SlotRange slots;  // empty again once the last chunk that reads them has finished
+  std::optional<TaskId> producer;
+  bool landed = false;
+};
+
+struct AwaitingPrompt {
+  BlockTable blocks;
+};
+struct Prefilling {
+  BlockTable blocks;
+  Sequence sequence;
+};
+// The first token is sampled; KV is kept for decode workers until the task is released. `blocks` is
+// empty when a decode task of this worker took them over, or when the first token ended the answer.
+struct PrefillKept {
+  BlockTable blocks;
+  Sequence sequence;
+  FirstToken first;
+  Finish finish = Finish::kNone;
+  bool taken_over = false;
+};
+
+// The logits were not finite; the gateway is told until the task is released. `blocks` is empty.
+struct PrefillBroken {
+  BlockTable blocks;
+};
+
+struct PrefillTask {
+  AssignPrefill assign;
+  uint64_t life = 0;  // of this admission, unlike any other: results of an earlier one are stale
+  std::vector<PrefillItem> items;
+  std::optional<TokenOutbox> outbox;
+  std::optional<BindConsumer> consumer;
+  std::optional<OutgoingPieces> outgoing;
+  uint32_t attempts = 0;
+  std::variant<AwaitingPrompt, Prefilling, PrefillKept, PrefillBroken> state;
+};
+
+// ---- decode -------------------------------------------------------------------------------------
+
+// Waits for its parameters and for the KV of the prompt with the first token.
+struct AwaitingKv {
+  BlockTable blocks;
+  std::optional<PulledInput> input;
+  std::optional<FirstToken> first;  // set once every piece is imported
+};
+struct Decoding {
+  BlockTable blocks;
+  Sequence sequence;
+};
+// Every token is made; they wait for the gateway's acknowledgement.
+struct DecodeConcluding {};
+struct DecodeDelivered {};
+
+struct DecodeTask {
+  AssignDecode assign;
+  uint64_t life = 0;   // of this admission, unlike any other: results of an earlier one are stale
+  bool local = false;  // the producer is a task of this worker
+  std::optional<TokenOutbox> outbox;
+  int32_t own_index = 0;  // of the first token that this task samples
+  bool started = false;   // DecodeStarted was said
+  std::variant<AwaitingKv, Decoding, DecodeConcluding, DecodeDelivered> state;
+};
+
+}  // namespace triptych::scheduler
