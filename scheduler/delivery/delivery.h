@@ -1,0 +1,125 @@
+#pragma once
+
+// One gateway's requests: the facts of their payload, the fence that a new producer of tokens
+// raises, the order of the answer, and what is told to the next scheduler. It keeps no media bytes,
+// knows no client and no text: the owner streams what DeliverTokens brings and ends at DeliverEnd.
+// One thread.
+//
+// Each accepted request gets exactly one DeliverEnd, the last thing said about it.
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "scheduler/plan/gateway_messages.h"
+
+namespace triptych::scheduler {
+
+struct SendGatewayMessage {
+  GatewayToScheduler message;
+};
+
+// Tokens [start_index, start_index + tokens.size()) of the answer, in order and without gaps. A
+// finish other than kNone is followed by DeliverEnd{OK}.
+struct DeliverTokens {
+  RequestId request;
+  int32_t start_index = 0;
+  std::vector<SampledToken> tokens;
+  Finish finish = Finish::kNone;
+};
+
+struct DeliverEnd {
+  RequestId request;
+  absl::Status status;
+  base::Duration retry_after{0};  // zero where a retry makes no sense
+};
+
+// For the request's timeline; advisory.
+struct DeliverProgress {
+  RequestId request;
+  RequestProgress::Milestone milestone{};
+};
+
+using DeliveryAction = std::variant<SendGatewayMessage, DeliverTokens, DeliverEnd, DeliverProgress>;
+
+struct DeliveryLimits {
+  int max_requests = 4096;  // live at once
+  // Without a scheduler: new requests that wait for the next one.
+  int max_waiting = 1024;
+};
+
+class Delivery {
+ public:
+  explicit Delivery(DeliveryLimits limits = {}) : limits_(limits) {}
+
+  // Takes a request in and submits it, or queues it until a scheduler is there. `deadline` may be
+  // kNever. ALREADY_EXISTS for a live id; RESOURCE_EXHAUSTED when full; UNAVAILABLE when too many
+  // wait for a scheduler. An error means that nothing was accepted.
+  absl::Status Accept(SubmitRequest submit, PulledInput input, base::TimePoint deadline,
+                      base::TimePoint now);
+
+  // The control stream is up; the hello that opened it carried Live(): what was accepted since is
+  // submitted now.
+  void OnSchedulerConnected(base::TimePoint now);
+  void OnSchedulerLost(base::TimePoint now);
+  void OnScheduler(const SchedulerToGateway& message, base::TimePoint now);
+
+  // The fence. Prefill and decode: raises the request's epoch and freezes the prefix of tokens that
+  // were sent; the same epoch again gives the same kind of answer. Encode: returns the facts alone.
+  // FAILED_PRECONDITION: a higher epoch was seen. NOT_FOUND: not live here. INVALID_ARGUMENT: no
+  // such item.
+  absl::StatusOr<PulledInput> OnPull(const PullRequest& pull, base::TimePoint now);
+
+  // Takes what is new and in order, and tells the worker how far the answer is.
+  TokenReply OnTokens(const TokenBatch& batch, base::TimePoint now);
+
+  // The gateway ends it: the client left (CANCELLED), a stop string was found (OK), ... Unknown
+  // requests are fine.
+  void End(RequestId request, const absl::Status& reason, base::TimePoint now);
+
+  // Every live request as the next scheduler must hear of it, for a GatewayHello; all of them count
+  // as submitted from then on.
+  std::vector<SubmitRequest> Live(base::TimePoint now);
+  // The last Membership, for a GatewayHello.
+  const std::vector<Incarnation>& known_peers() const { return known_peers_; }
+  int64_t num_live() const { return static_cast<int64_t>(requests_.size()); }
+
+  // Ends what is past its deadline.
+  void OnTime(base::TimePoint now);
+  base::TimePoint NextDeadline() const;
+  std::vector<DeliveryAction> TakeActions() { return std::exchange(actions_, {}); }
+
+ private:
+  struct Request {
+    SubmitRequest submit;
+    PulledInput input;
+    base::TimePoint deadline;
+    bool submitted = false;  // to the scheduler that is connected
+    OutputEpoch epoch;
+    std::vector<int32_t> sent;  // token ids of the answer so far
+  };
+
+  SubmitRequest Resubmission(const Request& request, base::TimePoint now) const;
+  void OnMessage(const RequestAdmitted& message, base::TimePoint now);
+  void OnMessage(const RequestFailed& message, base::TimePoint now);
+  void OnMessage(const Membership& message, base::TimePoint now);
+  void OnMessage(const RequestProgress& message, base::TimePoint now);
+  void Conclude(RequestId request, const absl::Status& status, base::Duration retry_after);
+
+  const DeliveryLimits limits_;
+  bool connected_ = false;
+  int waiting_ = 0;  // not submitted
+  std::map<RequestId, Request> requests_;
+  std::set<std::pair<base::TimePoint, RequestId>> deadlines_;
+  std::vector<Incarnation> known_peers_;
+  std::vector<DeliveryAction> actions_;
+};
+
+}  // namespace triptych::scheduler
