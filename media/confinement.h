@@ -1,0 +1,18 @@
+#pragma once
+
+// What a process that decodes foreign pictures gives up.
+
+#include <cstdint>
+
+namespace triptych::media {
+
+// For good: new privileges, core files, writing to files, new descriptors, outliving its parent,
+// and address space beyond `address_bytes` on top of what is mapped now. Call before the first
+// foreign byte. False when the kernel refuses. Address space is not bounded under a sanitizer,
+// whose shadow memory needs terabytes of it.
+bool Confine(int64_t address_bytes);
+
+// From now on the process may use `seconds` more of CPU time; then the kernel kills it.
+void AllowCpuSeconds(int64_t seconds);
+
+}  // namespace triptych::media

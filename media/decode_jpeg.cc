@@ -1,0 +1,89 @@
+// libjpeg reports errors by a callback that may not return. The jumps stay inside DecodeRows, which
+// owns nothing with a destructor.
+
+#include <csetjmp>
+#include <cstddef>
+#include <cstdio>
+
+// clang-format off
+// It needs cstdio and does not include it.
+#include <jpeglib.h>
+// clang-format on
+
+#include "media/decoders.h"
+
+namespace triptych::media {
+namespace {
+
+// `base` is first, so that libjpeg's pointer to it is a pointer to this.
+struct ErrorTrap {
+  jpeg_error_mgr base;
+  std::jmp_buf escape;
+};
+
+[[noreturn]] void Escape(j_common_ptr info) {
+  std::longjmp(reinterpret_cast<ErrorTrap*>(info->err)->escape, 1);
+}
+
+// Level -1 is a warning: the data are corrupt.
+void OnMessage(j_common_ptr info, int level) {
+  if (level < 0) Escape(info);
+}
+
+void Silent(j_common_ptr) {}
+
+// Adobe's convention, which all writers follow: CMYK is stored inverted.
+void CmykRow(const uint8_t* in, int width, uint8_t* out) {
+  for (int x = 0; x < width; ++x, in += 4, out += 3) {
+    for (int c = 0; c < 3; ++c) {
+      const uint32_t product = uint32_t{in[c]} * in[3] + 128;
+      out[c] = static_cast<uint8_t>((product + (product >> 8)) >> 8);
+    }
+  }
+}
+
+// C style. Plain values only, because a jump skips destructors.
+bool DecodeRows(const uint8_t* bytes, size_t size, uint8_t* pixels, int width, int height) {
+  jpeg_decompress_struct info;
+  ErrorTrap trap;
+  info.err = jpeg_std_error(&trap.base);
+  trap.base.error_exit = Escape;
+  trap.base.emit_message = OnMessage;
+  trap.base.output_message = Silent;
+  if (setjmp(trap.escape) != 0) {
+    jpeg_destroy_decompress(&info);
+    return false;
+  }
+  jpeg_create_decompress(&info);
+  jpeg_mem_src(&info, bytes, size);
+  jpeg_read_header(&info, TRUE);
+  const bool is_cmyk = info.num_components == 4;
+  info.out_color_space = is_cmyk ? JCS_CMYK : JCS_RGB;
+  jpeg_start_decompress(&info);
+  if (info.output_width != static_cast<JDIMENSION>(width) ||
+      info.output_height != static_cast<JDIMENSION>(height) ||
+      info.output_components != (is_cmyk ? 4 : 3)) {
+    Escape(reinterpret_cast<j_common_ptr>(&info));
+  }
+  // From libjpeg's own pool, which jpeg_destroy_decompress frees.
+  JSAMPARRAY row = (*info.mem->alloc_sarray)(reinterpret_cast<j_common_ptr>(&info), JPOOL_IMAGE,
+                                             static_cast<JDIMENSION>(width) * 4, 1);
+  while (info.output_scanline < info.output_height) {
+    uint8_t* out = pixels + size_t{3} * static_cast<size_t>(width) * info.output_scanline;
+    JSAMPROW target = is_cmyk ? row[0] : out;
+    jpeg_read_scanlines(&info, &target, 1);
+    if (is_cmyk) CmykRow(row[0], width, out);
+  }
+  jpeg_finish_decompress(&info);
+  jpeg_destroy_decompress(&info);
+  return true;
+}
+
+}  // namespace
+
+bool DecodeJpeg(absl::string_view bytes, base::Image* image) {
+  return DecodeRows(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(),
+                    image->pixels.data(), image->width, image->height);
+}
+
+}  // namespace triptych::media

@@ -1,0 +1,79 @@
+// triptych-media-decoder: decodes pictures that come over the socket that it was started with,
+// until that closes. Started by sandbox.h; of no use by hand.
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+
+#include "media/confinement.h"
+#include "media/decode.h"
+#include "media/decoder_protocol.h"
+
+namespace triptych::media {
+namespace {
+
+// The most memory a decode takes beside its input, in bytes a pixel: a progressive CMYK JPEG has 8
+// of coefficients, then 3 of RGB and 3 of the turned copy; 2 are to spare.
+constexpr int64_t kBytesPerPixel = 16;
+constexpr int64_t kSlackBytes = int64_t{64} << 20;
+
+bool ReceiveAll(void* bytes, size_t size) {
+  auto* next = static_cast<char*>(bytes);
+  while (size > 0) {
+    const ssize_t received = recv(kDecoderSocket, next, size, 0);
+    if (received <= 0) return false;
+    next += received;
+    size -= static_cast<size_t>(received);
+  }
+  return true;
+}
+
+bool SendAll(const void* bytes, size_t size) {
+  const auto* next = static_cast<const char*>(bytes);
+  while (size > 0) {
+    const ssize_t sent = send(kDecoderSocket, next, size, MSG_NOSIGNAL);
+    if (sent <= 0) return false;
+    next += sent;
+    size -= static_cast<size_t>(sent);
+  }
+  return true;
+}
+
+DecodeOutcome OutcomeOf(const absl::Status& status) {
+  if (status.ok()) return DecodeOutcome::kOk;
+  if (status == ImageTooLarge()) return DecodeOutcome::kTooLarge;
+  if (status == UnsupportedImageFormat()) return DecodeOutcome::kUnsupported;
+  return DecodeOutcome::kMalformed;
+}
+
+// Serves one picture; false at the end of the connection.
+bool ServeOne() {
+  DecodeRequestHeader request;
+  if (!ReceiveAll(&request, sizeof(request))) return false;
+  AllowCpuSeconds(request.cpu_seconds);
+  std::string bytes(static_cast<size_t>(request.size_bytes), '\0');
+  if (!ReceiveAll(bytes.data(), bytes.size())) return false;
+  const absl::StatusOr<base::Image> image = DecodeImage(bytes, request.limits);
+  DecodeReplyHeader reply{.outcome = OutcomeOf(image.status())};
+  if (!image.ok()) return SendAll(&reply, sizeof(reply));
+  reply.width = image->width;
+  reply.height = image->height;
+  return SendAll(&reply, sizeof(reply)) && SendAll(image->pixels.data(), image->pixels.size());
+}
+
+}  // namespace
+}  // namespace triptych::media
+
+int main() {
+  using triptych::media::Limits;
+  const Limits most;
+  if (!triptych::media::Confine(most.max_bytes + most.max_pixels * triptych::media::kBytesPerPixel +
+                                triptych::media::kSlackBytes)) {
+    return 1;
+  }
+  while (triptych::media::ServeOne()) {
+  }
+  return 0;
+}
