@@ -1,0 +1,50 @@
+#pragma once
+
+// Every limit and every wait of the cluster scheduler, in one place.
+
+#include <cstdint>
+
+#include "base/clock.h"
+
+namespace triptych::scheduler {
+
+// Bounds of what waits in the central queues, summed over all models. A request beyond any of them
+// is refused with RESOURCE_EXHAUSTED.
+struct QueueLimits {
+  int64_t requests = 2048;
+  int64_t media_bytes = int64_t{4} << 30;
+  int64_t pixels = int64_t{4} << 30;
+  int64_t patches = 16 << 20;
+  int64_t prefill_tokens = 4 << 20;
+};
+
+struct ClusterConfig {
+  QueueLimits queue;
+
+  // Late binding: a worker gets no more work than keeps it busy until the next report, so that what
+  // waits does so centrally, where it can still go elsewhere. One task always fits.
+  int32_t encoder_backlog_tasks = 4;
+  int64_t encoder_backlog_patches = 32 << 10;
+  int64_t prefill_backlog_tokens = 16 << 10;
+
+  base::Duration silent_after = std::chrono::milliseconds(2500);
+  base::Duration tick = std::chrono::milliseconds(100);  // how often silence and graces are checked
+  base::Duration recovery_wait = std::chrono::seconds(3);
+  // Requests wait this long for a role that no worker has.
+  base::Duration role_grace = std::chrono::seconds(2);
+  // A task in an inventory that nobody claims is released after this.
+  base::Duration unclaimed_grace = std::chrono::seconds(2);
+  base::Duration retry_after = std::chrono::seconds(1);  // told to refused clients
+
+  // A worker that refused or failed a task gets nothing of that stage for first * 2^n, up to the
+  // longest; n counts its refusals in a row.
+  base::Duration first_back_off = std::chrono::milliseconds(5);
+  base::Duration longest_back_off = std::chrono::milliseconds(320);
+
+  int max_refusals = 256;         // of one request, by all workers
+  int max_lost_workers = 3;       // the request may be what kills them
+  int max_internal_failures = 2;  // likewise
+  int max_retries = 16;           // after UNAVAILABLE or ABORTED (preempted)
+};
+
+}  // namespace triptych::scheduler

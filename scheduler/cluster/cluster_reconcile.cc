@@ -1,0 +1,211 @@
+// Inventories heal what messages have lost; recovery takes over what an earlier scheduler began.
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "scheduler/cluster/cluster_scheduler.h"
+
+namespace triptych::scheduler {
+
+struct ClusterScheduler::Found {
+  Incarnation worker;
+  TaskReport report;
+};
+
+void ClusterScheduler::Reconcile(Worker* worker, const WorkerReport& report, base::TimePoint now) {
+  absl::flat_hash_set<TaskId> present;
+  for (const TaskReport& task : report.tasks) present.insert(task.task);
+  std::vector<TaskId> missing;
+  for (TaskId task : worker->tasks) {
+    const TaskEntry& entry = tasks_.at(task);
+    // An assignment that it had not handled yet cannot show; a finished task need not.
+    if (entry.sequence > report.handled_sequence || present.contains(task)) continue;
+    if (std::holds_alternative<Finishing>(FindRequest(entry.request)->state)) continue;
+    missing.push_back(task);
+  }
+  for (TaskId task : missing) {
+    auto entry = tasks_.find(task);
+    if (entry == tasks_.end()) continue;  // went with another task of its request
+    const RequestId id = entry->second.request;
+    if (++FindRequest(id)->retries > config_.max_retries) {
+      Fail(id, absl::UnavailableError("the request was tried too often"));
+    } else {
+      TaskGone(task);
+    }
+  }
+  for (const TaskReport& task : report.tasks) {
+    const TaskEntry* entry = FindTask(task.task, worker->view.profile.incarnation);
+    if (entry != nullptr) Follow(TaskEntry(*entry), task);
+  }
+  NoteUnclaimed(worker, report, now);
+}
+
+// What the worker says is true, even where the message that would have told it was lost.
+void ClusterScheduler::Follow(const TaskEntry& entry, const TaskReport& report) {
+  Request* request = FindRequest(entry.request);
+  if (entry.stage == Stage::kPrefill) {
+    for (int32_t item : report.items_landed) LandItem(request, item);
+    const auto* handing = std::get_if<HandingOver>(&request->state);
+    const auto* awaiting = std::get_if<AwaitingDecode>(&request->state);
+    const bool sampled =
+        (handing != nullptr && handing->sampled) || (awaiting != nullptr && awaiting->sampled);
+    if (report.state == TaskState::kDelivered && !sampled) FirstToken(request, Finish::kNone);
+  } else if (entry.stage == Stage::kDecode && report.state == TaskState::kRunning) {
+    // It has its KV: nobody else needs the producer's.
+    const auto* handing = std::get_if<HandingOver>(&request->state);
+    if (handing != nullptr && handing->sampled) StartDecode(request);
+  }
+}
+
+void ClusterScheduler::NoteUnclaimed(Worker* worker, const WorkerReport& report,
+                                     base::TimePoint now) {
+  auto before = std::exchange(worker->unclaimed, {});
+  for (const TaskReport& task : report.tasks) {
+    if (tasks_.contains(task.task)) continue;
+    const std::pair key(task.request, task.task);
+    auto old = before.find(key);
+    const base::TimePoint release_at =
+        old == before.end() ? now + config_.unclaimed_grace : old->second.release_at;
+    worker->unclaimed[key] = {task, release_at};
+  }
+}
+
+void ClusterScheduler::ReleaseUnclaimed(base::TimePoint now) {
+  for (auto& [incarnation, worker] : workers_) {
+    for (auto& [key, unclaimed] : worker->unclaimed) {
+      if (unclaimed.release_at > now) continue;
+      Send(worker.get(), ReleaseTask{unclaimed.report.task});
+      unclaimed.release_at = now + config_.unclaimed_grace;
+    }
+  }
+}
+
+void ClusterScheduler::CheckRecovery(base::TimePoint now) {
+  if (recovering_ && gateway_reported_ && awaited_peers_.empty()) EndRecovery(now);
+}
+
+void ClusterScheduler::EndRecovery(base::TimePoint now) {
+  recovering_ = false;
+  recovery_ends_ = base::kNever;
+  awaited_peers_.clear();
+  for (auto& [fingerprint, pool] : pools_) {
+    pool->dirty = true;
+    for (base::TimePoint& since : pool->missing_since) {
+      if (since != base::kNever) since = now;
+    }
+  }
+  for (auto& [incarnation, worker] : workers_) {
+    for (auto& [key, unclaimed] : worker->unclaimed) {
+      unclaimed.release_at = now + config_.unclaimed_grace;
+    }
+  }
+  std::vector<std::pair<uint64_t, Request*>> waiting;
+  for (auto& [id, request] : requests_) waiting.emplace_back(request->arrival, request.get());
+  std::sort(waiting.begin(), waiting.end());
+  for (auto& [arrival, request] : waiting) Claim(request);
+}
+
+std::vector<ClusterScheduler::Found> ClusterScheduler::TakeUnclaimed(RequestId id) {
+  std::vector<Found> found;
+  for (auto& [incarnation, worker] : workers_) {
+    auto it = worker->unclaimed.lower_bound({id, TaskId()});
+    while (it != worker->unclaimed.end() && it->first.first == id) {
+      found.push_back({incarnation, std::move(it->second.report)});
+      it = worker->unclaimed.erase(it);
+    }
+  }
+  return found;
+}
+
+// Gives a queued request what workers still have of it; what is of no use is released.
+void ClusterScheduler::Claim(Request* request) {
+  std::vector<Found> found = TakeUnclaimed(request->submit.request);
+  OutputEpoch highest = request->epoch;
+  for (const Found& task : found) highest = std::max(highest, task.report.epoch);
+  request->epoch = highest;
+  if (!Adopt(request, &found) && (request->resubmitted || !found.empty())) {
+    // A producer that nobody has told us of may still stream under that epoch.
+    request->epoch = OutputEpoch(highest.value() + 1);
+  }
+  for (const Found& task : found) {
+    Worker* worker = FindWorker(task.worker);
+    if (!tasks_.contains(task.report.task)) Send(worker, ReleaseTask{task.report.task});
+  }
+}
+
+bool ClusterScheduler::Adopt(Request* request, std::vector<Found>* found) {
+  const Found* prefill = nullptr;
+  for (const Found& task : *found) {
+    const TaskReport& report = task.report;
+    const bool current = report.epoch == request->epoch;
+    if (report.stage == Stage::kDecode && report.state == TaskState::kRunning && current) {
+      Dequeue(request);
+      request->state = Decoding{AdoptTask(request, task)};
+      return true;
+    }
+    // Kept KV is good under any epoch; a prefill that runs must be allowed to stream.
+    const bool useful = report.state == TaskState::kDelivered || current;
+    if (report.stage != Stage::kPrefill || !useful) continue;
+    if (prefill == nullptr || report.epoch > prefill->report.epoch) prefill = &task;
+  }
+  if (prefill == nullptr) return false;
+  Dequeue(request);
+  AdoptPrefill(request, *prefill, *found);
+  return true;
+}
+
+void ClusterScheduler::AdoptPrefill(Request* request, const Found& prefill,
+                                    const std::vector<Found>& found) {
+  Prefilling state;
+  state.prefill = AdoptTask(request, prefill);
+  state.items.resize(request->submit.items.size());
+  const auto count = static_cast<int32_t>(state.items.size());
+  for (int32_t item : prefill.report.items_landed) {
+    if (item < 0 || item >= count || state.items[item].landed) continue;
+    state.items[item].landed = true;
+    ++state.num_landed;
+  }
+  for (const InputProducer& input : prefill.report.inputs) {
+    if (input.item < 0 || input.item >= count || state.items[input.item].landed) continue;
+    for (const Found& task : found) {
+      const bool undelivered = task.report.state != TaskState::kDelivered;
+      if (task.report.task != input.producer || task.report.item != input.item) continue;
+      if (task.report.stage != Stage::kEncode || !undelivered) continue;
+      if (!state.items[input.item].encode.has_value()) {
+        state.items[input.item].encode = AdoptTask(request, task);
+      }
+    }
+  }
+  const bool sampled = prefill.report.state == TaskState::kDelivered;
+  const bool all_landed = state.num_landed == count;
+  request->state = std::move(state);
+  if (sampled) {
+    // The decode that it was pushed to may live on where nobody has heard of it.
+    request->epoch = OutputEpoch(request->epoch.value() + 1);
+    FirstToken(request, Finish::kNone);
+  } else if (all_landed) {
+    AllLanded(request);
+  } else {
+    PoolOf(*request)->want_encoder.insert(TurnOf(*request));
+  }
+}
+
+PlacedTask ClusterScheduler::AdoptTask(Request* request, const Found& found) {
+  Worker* worker = FindWorker(found.worker);
+  const TaskReport& report = found.report;
+  int64_t cost = 1;
+  if (report.stage == Stage::kPrefill) cost = request->prompt_tokens();
+  if (report.stage == Stage::kEncode) cost = request->submit.items[report.item].patches;
+  PlacedTask task{.task = report.task, .worker = found.worker, .epoch = report.epoch};
+  task.credit = worker->view.ledger.Reserve(report.stage, Amount(), cost, 0);
+  worker->tasks.insert(report.task);
+  tasks_[report.task] = {.request = request->submit.request,
+                         .stage = report.stage,
+                         .item = report.item,
+                         .worker = found.worker,
+                         .epoch = report.epoch};
+  return task;
+}
+
+}  // namespace triptych::scheduler

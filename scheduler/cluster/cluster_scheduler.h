@@ -1,0 +1,188 @@
+#pragma once
+
+// The one brain: membership, admission, placement and retries of every request of the cluster, as a
+// pure state machine. It holds no payload, sends nothing itself and knows no socket: messages go
+// in, actions come out. docs/life_of_a_request.md tells the story. One thread.
+//
+// Any message may come late, twice, or for something that is gone: it then changes nothing.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "base/clock.h"
+#include "scheduler/cluster/admission.h"
+#include "scheduler/cluster/cluster_actions.h"
+#include "scheduler/cluster/cluster_config.h"
+#include "scheduler/cluster/cluster_peers.h"
+#include "scheduler/cluster/request_state.h"
+
+namespace triptych::scheduler {
+
+class ClusterScheduler {
+ public:
+  // `own` is this process's incarnation; the term is found from hellos.
+  ClusterScheduler(ClusterConfig config, Incarnation own);
+  ~ClusterScheduler();
+  ClusterScheduler(const ClusterScheduler&) = delete;
+  ClusterScheduler& operator=(const ClusterScheduler&) = delete;
+
+  // What envelopes carry. The term is the highest reported + 1: it may rise while recovering, and
+  // when a peer that has obeyed a higher scheduler comes here (see OnWorkerConnected).
+  SchedulerId id() const { return id_; }
+
+  // A peer's stream has opened. A hello of an incarnation that is connected already replaces its
+  // stream: messages are numbered from 1 again, and the inventory tells what was lost.
+  //
+  // A hello that names a higher scheduler, after recovery: this one has been superseded. It forgets
+  // all requests without a word to workers, drops all peers, and recovers as a new scheduler with a
+  // term above (a peer holds one control stream, so one that comes here has left the other).
+  void OnWorkerConnected(const WorkerHello& hello, base::TimePoint now);
+  void OnGatewayConnected(const GatewayHello& hello, base::TimePoint now);
+
+  // The stream has closed: the peer is lost at once. Unknown incarnations are ignored.
+  void OnPeerLost(Incarnation peer, base::TimePoint now);
+
+  void OnWorkerMessage(Incarnation worker, const WorkerToScheduler& message, base::TimePoint now);
+  void OnGatewayMessage(Incarnation gateway, const GatewayToScheduler& message,
+                        base::TimePoint now);
+
+  // Gives the worker nothing new, and tells it so. What it has runs on.
+  void Drain(Incarnation worker, base::TimePoint now);
+
+  void OnTime(base::TimePoint now);
+  // When OnTime is due at the latest; kNever when nothing is known.
+  base::TimePoint NextDeadline() const;
+
+  // What is to be done since the last call, in order.
+  std::vector<ClusterAction> TakeActions();
+
+  ClusterSnapshot Snapshot(base::TimePoint now) const;
+
+ private:
+  friend struct ClusterSchedulerTestAccess;
+
+  // Which request a task belongs to.
+  struct TaskEntry {
+    RequestId request;
+    Stage stage = Stage::kEncode;
+    int32_t item = -1;
+    Incarnation worker;
+    uint64_t sequence = 0;  // of its assignment; 0: adopted
+    OutputEpoch epoch;
+  };
+  using RequestMap = absl::flat_hash_map<RequestId, std::unique_ptr<Request>>;
+
+  // ---- cluster_membership.cc
+  void SeeHighest(const SchedulerId& highest, base::TimePoint now);
+  void StepDown(base::TimePoint now);
+  void BeginWatch(base::TimePoint now);
+  Worker* FindWorker(Incarnation incarnation);
+  Pool* FindOrMakePool(const std::string& fingerprint, base::TimePoint now);
+  void Reindex(Pool* pool, base::TimePoint now);
+  void LoseWorker(Incarnation incarnation, base::TimePoint now);
+  void LoseGateway(Incarnation incarnation);
+  void TellMembership();
+  void DropSilent(base::TimePoint now);
+  void Tick(base::TimePoint now);
+  void FailWithoutRole(Pool* pool, base::TimePoint now);
+
+  // ---- cluster_requests.cc
+  enum class Submission : uint8_t { kNew, kAgain };
+  void Submit(const SubmitRequest& submit, Submission kind, base::TimePoint now);
+  absl::Status Admit(const SubmitRequest& submit, Pool** pool, base::TimePoint now);
+  Request* FindRequest(RequestId id);
+  Pool* PoolOf(const Request& request);
+  void Enqueue(Request* request);
+  void Dequeue(Request* request);
+  void LeaveQueues(Request* request);
+  void Fail(RequestId id, const absl::Status& status);
+  void Tell(const Request& request, RequestProgress::Milestone milestone);
+  void End(RequestId id);
+  void ReleaseAll(Request* request);
+  void Release(PlacedTask task);
+  void Forget(PlacedTask task);
+  void RestartPrefill(Request* request);
+  Turn TurnOf(const Request& request) const;
+  WaitingQueue::Entry EntryOf(const Request& request) const;
+
+  // ---- cluster_placing.cc
+  void Place(base::TimePoint now);
+  void PlaceIn(Pool* pool, base::TimePoint now);
+  void PlaceQueued(Pool* pool, base::TimePoint now);
+  enum class Outcome : uint8_t { kPlaced, kNoEncoder, kNoRoom };
+  Outcome TryPrefill(Pool* pool, Request* request, base::TimePoint now);
+  void PlacePrefill(Pool* pool, Request* request, Worker* worker, base::TimePoint now);
+  void BindEncoders(Pool* pool, base::TimePoint now);
+  bool BindEncodersOf(Pool* pool, Request* request, base::TimePoint now);
+  void AssignItem(Request* request, int32_t item, Worker* encoder, const Amount& need);
+  void BindDecodes(Pool* pool, base::TimePoint now);
+  void BindDecode(Request* request, Worker* worker, const Amount& need);
+  PlacedTask Assign(const Request& request, Stage stage, int32_t item, Worker* worker,
+                    const Amount& need);
+  void Send(Worker* worker, SchedulerToWorker message);
+
+  // ---- cluster_tasks.cc
+  void OnTask(Incarnation worker, const WorkerReport& message, base::TimePoint now);
+  void OnTask(Incarnation worker, const TaskAccepted& message, base::TimePoint now);
+  void OnTask(Incarnation worker, const TaskRefused& message, base::TimePoint now);
+  void OnTask(Incarnation worker, const TaskDelivered& message, base::TimePoint now);
+  void OnTask(Incarnation worker, const ItemLanded& message, base::TimePoint now);
+  void OnTask(Incarnation worker, const FirstTokenSampled& message, base::TimePoint now);
+  void OnTask(Incarnation worker, const DecodeStarted& message, base::TimePoint now);
+  void OnTask(Incarnation worker, const TaskFailed& message, base::TimePoint now);
+  const TaskEntry* FindTask(TaskId task, Incarnation worker) const;
+  void BackOff(Worker* worker, Stage stage, base::TimePoint now);
+  void TaskGone(TaskId task);
+  void ItemGone(Request* request, int32_t item);
+  void DecodeGone(Request* request);
+  void LandItem(Request* request, int32_t item);
+  void AllLanded(Request* request);
+  void FirstToken(Request* request, Finish finish);
+  void StartDecode(Request* request);
+  void FinishDecode(Request* request);
+
+  // ---- cluster_reconcile.cc
+  void Reconcile(Worker* worker, const WorkerReport& report, base::TimePoint now);
+  void Follow(const TaskEntry& entry, const TaskReport& report);
+  void NoteUnclaimed(Worker* worker, const WorkerReport& report, base::TimePoint now);
+  void ReleaseUnclaimed(base::TimePoint now);
+  void EndRecovery(base::TimePoint now);
+  void CheckRecovery(base::TimePoint now);
+  struct Found;  // an unclaimed task and where it lives
+  std::vector<Found> TakeUnclaimed(RequestId id);
+  void Claim(Request* request);
+  bool Adopt(Request* request, std::vector<Found>* found);
+  void AdoptPrefill(Request* request, const Found& prefill, const std::vector<Found>& found);
+  PlacedTask AdoptTask(Request* request, const Found& found);
+
+  const ClusterConfig config_;
+  SchedulerId id_;
+  bool recovering_ = true;
+  base::TimePoint recovery_ends_ = base::kNever;
+  std::set<Incarnation> awaited_peers_;  // known to gateways, not heard of yet
+  bool gateway_reported_ = false;
+  base::TimePoint next_tick_ = base::kNever;
+
+  std::map<std::string, std::unique_ptr<Pool>> pools_;  // by fingerprint
+  std::map<Incarnation, std::unique_ptr<Worker>> workers_;
+  std::map<Incarnation, Gateway> gateways_;
+  RequestMap requests_;  // after workers_: credits go before their ledgers
+  absl::flat_hash_map<TaskId, TaskEntry> tasks_;
+  std::set<std::pair<base::TimePoint, RequestId>> deadlines_;
+  std::set<std::pair<base::TimePoint, Incarnation>> reopenings_;  // ends of back-offs
+  QueueCost queued_;
+  uint64_t next_task_ = 1;
+  uint64_t next_arrival_ = 1;
+  std::vector<ClusterAction> actions_;
+  ClusterSnapshot totals_;  // only its counters since the start
+};
+
+}  // namespace triptych::scheduler

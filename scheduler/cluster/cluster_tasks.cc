@@ -1,0 +1,237 @@
+// What workers say of their tasks, and what follows from it.
+
+#include <algorithm>
+#include <utility>
+
+#include "scheduler/cluster/cluster_scheduler.h"
+
+namespace triptych::scheduler {
+namespace {
+
+// The item whose current producer is `task`, or null.
+ItemProgress* ItemOf(RequestState* state, int32_t item) {
+  auto* prefilling = std::get_if<Prefilling>(state);
+  if (prefilling == nullptr) return nullptr;
+  if (item < 0 || item >= static_cast<int32_t>(prefilling->items.size())) return nullptr;
+  return &prefilling->items[item];
+}
+
+Amount FreeOf(const TaskRefused& refused) {
+  return {refused.free_kv_blocks, refused.free_embedding_slots, refused.free_sequences};
+}
+
+}  // namespace
+
+const ClusterScheduler::TaskEntry* ClusterScheduler::FindTask(TaskId task,
+                                                              Incarnation worker) const {
+  auto it = tasks_.find(task);
+  return it != tasks_.end() && it->second.worker == worker ? &it->second : nullptr;
+}
+
+void ClusterScheduler::OnTask(Incarnation from, const WorkerReport& report, base::TimePoint now) {
+  Worker* worker = FindWorker(from);
+  worker->view.ledger.Report(
+      {report.free_kv_blocks, report.free_embedding_slots, report.free_sequences},
+      report.handled_sequence);
+  for (int stage = 0; stage < kNumStages; ++stage) {
+    worker->load[stage] = report.load[stage];
+    worker->view.cost_per_second[stage] = report.load[stage].cost_per_second;
+  }
+  worker->pool->dirty = true;
+  if (report.has_inventory) Reconcile(worker, report, now);
+}
+
+void ClusterScheduler::OnTask(Incarnation from, const TaskAccepted& message, base::TimePoint) {
+  const TaskEntry* entry = FindTask(message.task, from);
+  if (entry == nullptr) return;
+  FindWorker(from)->refusals_in_a_row[static_cast<int>(entry->stage)] = 0;
+}
+
+void ClusterScheduler::BackOff(Worker* worker, Stage stage, base::TimePoint now) {
+  const int index = static_cast<int>(stage);
+  int& refusals = worker->refusals_in_a_row[index];
+  const base::Duration wait = std::min(
+      config_.first_back_off * (int64_t{1} << std::min(refusals, 16)), config_.longest_back_off);
+  ++refusals;
+  worker->view.closed_until[index] = std::max(worker->view.closed_until[index], now + wait);
+  reopenings_.insert({worker->view.closed_until[index], worker->view.profile.incarnation});
+}
+
+void ClusterScheduler::OnTask(Incarnation from, const TaskRefused& message, base::TimePoint now) {
+  const TaskEntry* found = FindTask(message.task, from);
+  if (found == nullptr) return;
+  const TaskEntry entry = *found;
+  Worker* worker = FindWorker(from);
+  worker->view.ledger.Report(FreeOf(message), entry.sequence);
+  BackOff(worker, entry.stage, now);
+  Request* request = FindRequest(entry.request);
+  if (++request->refusals > config_.max_refusals) {
+    Fail(entry.request, absl::ResourceExhaustedError("workers have no room for the request"));
+    return;
+  }
+  if (entry.stage == Stage::kEncode) {
+    ItemGone(request, entry.item);
+  } else if (entry.stage == Stage::kPrefill) {
+    // It never pulled: the epoch stays, and so does its place in the queue.
+    LeaveQueues(request);
+    ReleaseAll(request);
+    Enqueue(request);
+  } else {
+    DecodeGone(request);
+  }
+}
+
+void ClusterScheduler::OnTask(Incarnation from, const TaskDelivered& message, base::TimePoint) {
+  const TaskEntry* found = FindTask(message.task, from);
+  if (found == nullptr) return;
+  const TaskEntry entry = *found;
+  Request* request = FindRequest(entry.request);
+  if (entry.stage == Stage::kEncode) LandItem(request, entry.item);
+  if (entry.stage == Stage::kDecode) FinishDecode(request);
+}
+
+void ClusterScheduler::OnTask(Incarnation from, const ItemLanded& message, base::TimePoint) {
+  const TaskEntry* found = FindTask(message.task, from);
+  if (found == nullptr || found->stage != Stage::kPrefill) return;
+  LandItem(FindRequest(found->request), message.input.item);
+}
+
+void ClusterScheduler::LandItem(Request* request, int32_t index) {
+  ItemProgress* item = ItemOf(&request->state, index);
+  if (item == nullptr || item->landed) return;
+  item->landed = true;
+  // Its worker frees it by itself; should it not, its inventory shows that nobody claims it.
+  if (item->encode.has_value()) Forget(*std::exchange(item->encode, std::nullopt));
+  auto& state = std::get<Prefilling>(request->state);
+  if (++state.num_landed == static_cast<int32_t>(state.items.size())) AllLanded(request);
+}
+
+void ClusterScheduler::AllLanded(Request* request) {
+  Pool* pool = PoolOf(*request);
+  pool->want_encoder.erase(TurnOf(*request));
+  auto state = std::get<Prefilling>(std::move(request->state));
+  if (!state.items.empty()) Tell(*request, RequestProgress::Milestone::kItemsEncoded);
+  for (ItemProgress& item : state.items) {
+    if (item.encode.has_value()) Release(*std::move(item.encode));
+  }
+  request->state = AwaitingDecode{.prefill = std::move(state.prefill)};
+  if (!request->NeedsDecode()) return;
+  pool->want_decode.insert(TurnOf(*request));
+  pool->dirty = true;
+}
+
+void ClusterScheduler::OnTask(Incarnation from, const FirstTokenSampled& message, base::TimePoint) {
+  const TaskEntry* found = FindTask(message.task, from);
+  if (found == nullptr || found->stage != Stage::kPrefill) return;
+  FirstToken(FindRequest(found->request), message.finish);
+}
+
+void ClusterScheduler::FirstToken(Request* request, Finish finish) {
+  if (std::holds_alternative<Prefilling>(request->state)) AllLanded(request);
+  auto* awaiting = std::get_if<AwaitingDecode>(&request->state);
+  auto* handing = std::get_if<HandingOver>(&request->state);
+  if (awaiting == nullptr && handing == nullptr) return;
+  bool& sampled = awaiting != nullptr ? awaiting->sampled : handing->sampled;
+  PlacedTask& prefill = awaiting != nullptr ? awaiting->prefill : handing->prefill;
+  if (!std::exchange(sampled, true)) Tell(*request, RequestProgress::Milestone::kPrefilled);
+  prefill.credit.FinishWork();
+  PoolOf(*request)->dirty = true;
+  if (finish == Finish::kNone) return;
+  PoolOf(*request)->want_decode.erase(TurnOf(*request));
+  if (handing != nullptr) Release(std::move(handing->decode));
+  PlacedTask last = std::move(prefill);
+  request->state = Finishing{std::move(last)};
+}
+
+void ClusterScheduler::OnTask(Incarnation from, const DecodeStarted& message, base::TimePoint) {
+  const TaskEntry* found = FindTask(message.task, from);
+  if (found == nullptr || found->stage != Stage::kDecode) return;
+  StartDecode(FindRequest(found->request));
+}
+
+void ClusterScheduler::StartDecode(Request* request) {
+  auto* handing = std::get_if<HandingOver>(&request->state);
+  if (handing == nullptr) return;
+  Release(std::move(handing->prefill));
+  PlacedTask decode = std::move(handing->decode);
+  request->state = Decoding{std::move(decode)};
+}
+
+void ClusterScheduler::FinishDecode(Request* request) {
+  StartDecode(request);
+  auto* decoding = std::get_if<Decoding>(&request->state);
+  if (decoding == nullptr) return;
+  PlacedTask last = std::move(decoding->decode);
+  last.credit.FinishWork();
+  request->state = Finishing{std::move(last)};
+}
+
+void ClusterScheduler::OnTask(Incarnation from, const TaskFailed& message, base::TimePoint now) {
+  const TaskEntry* found = FindTask(message.task, from);
+  if (found == nullptr) return;
+  const TaskEntry entry = *found;
+  Request* request = FindRequest(entry.request);
+  absl::StatusCode code = message.status.code();
+  if (code == absl::StatusCode::kNotFound) {
+    // A producer whose epoch was fenced off is told the same as one whose request is unknown.
+    if (entry.stage == Stage::kEncode || entry.epoch == request->epoch) {
+      Fail(entry.request, absl::UnavailableError("the request is unknown to its gateway"));
+      return;
+    }
+    code = absl::StatusCode::kAborted;
+  }
+  if (code == absl::StatusCode::kInternal) {
+    if (++request->internal_failures >= config_.max_internal_failures) {
+      Fail(entry.request, absl::InternalError("the request failed on several workers"));
+      return;
+    }
+  } else if (code != absl::StatusCode::kUnavailable && code != absl::StatusCode::kAborted) {
+    Fail(entry.request, message.status);
+    return;
+  }
+  if (++request->retries > config_.max_retries) {
+    Fail(entry.request, absl::UnavailableError("the request was tried too often"));
+    return;
+  }
+  BackOff(FindWorker(from), entry.stage, now);
+  TaskGone(message.task);
+}
+
+void ClusterScheduler::TaskGone(TaskId task) {
+  auto it = tasks_.find(task);
+  if (it == tasks_.end()) return;
+  const TaskEntry entry = it->second;
+  Request* request = FindRequest(entry.request);
+  if (entry.stage == Stage::kEncode) {
+    ItemGone(request, entry.item);
+    return;
+  }
+  if (auto* handing = std::get_if<HandingOver>(&request->state);
+      handing != nullptr && entry.stage == Stage::kDecode) {
+    // Before there was a first token the lost one cannot have produced any: the epoch stays, and
+    // the prefill that runs under it stays valid.
+    const uint32_t raise = handing->sampled ? 1 : 0;
+    request->epoch = OutputEpoch(request->epoch.value() + raise);
+    DecodeGone(request);
+    return;
+  }
+  RestartPrefill(request);
+}
+
+void ClusterScheduler::ItemGone(Request* request, int32_t index) {
+  ItemProgress* item = ItemOf(&request->state, index);
+  if (item == nullptr || !item->encode.has_value()) return;
+  Release(*std::exchange(item->encode, std::nullopt));
+  PoolOf(*request)->want_encoder.insert(TurnOf(*request));
+}
+
+void ClusterScheduler::DecodeGone(Request* request) {
+  auto* handing = std::get_if<HandingOver>(&request->state);
+  if (handing == nullptr) return;
+  Release(std::move(handing->decode));
+  AwaitingDecode state{.prefill = std::move(handing->prefill), .sampled = handing->sampled};
+  request->state = std::move(state);
+  PoolOf(*request)->want_decode.insert(TurnOf(*request));
+}
+
+}  // namespace triptych::scheduler

@@ -1,0 +1,21 @@
+#pragma once
+
+// Which worker decodes a request, and when: once all of its items have landed, so that what is left
+// of prefill is about the time of a transfer. The prefill worker itself where it can (the blocks
+// change owner, nothing moves), else the one with the least work.
+
+#include "base/clock.h"
+#include "scheduler/cluster/cluster_view.h"
+
+namespace triptych::scheduler {
+
+struct DecodeNeed {
+  int32_t prompt_tokens = 0;
+  Incarnation prefill_worker;
+};
+
+Amount DecodeAmount(const WorkerView& worker, const DecodeNeed& need);
+
+Choice ChooseDecodeWorker(const ClusterView& view, const DecodeNeed& need, base::TimePoint now);
+
+}  // namespace triptych::scheduler

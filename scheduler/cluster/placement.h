@@ -1,0 +1,23 @@
+#pragma once
+
+// Which worker prefills a request: the one that would be done first, of those with room for the
+// whole prompt and all of its embeddings.
+
+#include "base/clock.h"
+#include "scheduler/cluster/cluster_config.h"
+#include "scheduler/cluster/cluster_view.h"
+
+namespace triptych::scheduler {
+
+struct PrefillNeed {
+  int32_t prompt_tokens = 0;
+  int32_t item_tokens = 0;  // of all items
+};
+
+// What the ledger reserves for it on `worker`.
+Amount PrefillAmount(const WorkerView& worker, const PrefillNeed& need);
+
+Choice ChoosePrefillWorker(const ClusterView& view, const PrefillNeed& need,
+                           const ClusterConfig& config, base::TimePoint now);
+
+}  // namespace triptych::scheduler
