@@ -1,6 +1,5 @@
 #include "media/confinement.h"
 
-#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -37,7 +36,6 @@ int64_t MappedBytes() {
 bool Confine(int64_t address_bytes) {
   const int64_t mapped = MappedBytes();
   bool ok = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
-  ok = prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && ok;
   ok = Limit(RLIMIT_CORE, 0) && ok;
   ok = Limit(RLIMIT_FSIZE, 0) && ok;
   if (kBoundsAddressSpace) ok = Limit(RLIMIT_AS, mapped + address_bytes) && ok;

@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <limits>
 
 #include "base/status.h"
 #include "media/decoder_protocol.h"

@@ -37,7 +37,8 @@ class DecodePool {
 
   // As DecodeImage(), blocking until a child is free and done; headers are checked here, before a
   // child sees a byte. A picture that kills two children, or runs out of time, is malformed.
-  // UNAVAILABLE when no child can be started.
+  // UNAVAILABLE when no child can be started. The children's memory is sized for the default
+  // Limits: `limits` may be lower, not higher.
   absl::StatusOr<base::Image> Decode(absl::string_view bytes, const Limits& limits);
 
   // Children that died or were killed so far.

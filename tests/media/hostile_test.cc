@@ -1,0 +1,174 @@
+// What is defended: no bytes, however made, crash the probe or the decoders or allocate from a
+// declared size; each refusal is one of three fixed texts.
+
+#include <zlib.h>
+
+#include <catch2/catch.hpp>
+#include <random>
+#include <set>
+
+#include "media/decode.h"
+#include "media/formats.h"
+#include "media/probe.h"
+#include "tests/media/picture_writer.h"
+
+namespace triptych::media {
+namespace {
+
+using testing::BigEndian;
+using testing::Gradient;
+using testing::JpegKind;
+using testing::PngChunk;
+using testing::PngKind;
+using testing::WriteJpeg;
+using testing::WritePng;
+using testing::WriteWebp;
+
+// The refusal of probe and decoder, which agree; "ok" when the picture decodes.
+std::string Outcome(const std::string& bytes, const Limits& limits = Limits()) {
+  const absl::Status probed = ProbeImage(bytes, limits).status();
+  const absl::Status decoded = DecodeImage(bytes, limits).status();
+  if (!probed.ok()) CHECK(decoded == probed);
+  if (decoded.ok()) return "ok";
+  CHECK(absl::IsInvalidArgument(decoded));
+  const std::string text(decoded.message());
+  CHECK((text == kImageTooLarge || text == kImageMalformed || text == kUnsupportedImageFormat));
+  return text;
+}
+
+std::string Png(uint32_t width, uint32_t height, const std::string& chunks) {
+  const std::string header =
+      BigEndian(width, 4) + BigEndian(height, 4) + std::string("\x08\x02\0\0\0", 5);
+  return std::string(kPngSignature.data(), 8) + PngChunk("IHDR", header) + chunks +
+         PngChunk("IEND", "");
+}
+
+std::string Deflate(const std::string& plain) {
+  uLongf size = compressBound(plain.size());
+  std::string packed(size, '\0');
+  compress2(reinterpret_cast<Bytef*>(packed.data()), &size,
+            reinterpret_cast<const Bytef*>(plain.data()), plain.size(), 9);
+  packed.resize(size);
+  return packed;
+}
+
+std::vector<std::string> SmallPictures() {
+  const base::Image image = Gradient(24, 17);
+  return {WriteJpeg(image, JpegKind::kBaseline),
+          WriteJpeg(image, JpegKind::kProgressive),
+          WriteJpeg(image, JpegKind::kCmyk),
+          WritePng(image, PngKind()),
+          WritePng(image, {.color_type = 6, .depth = 16, .interlaced = true}),
+          WriteWebp(image),
+          WriteWebp(image, 100)};
+}
+
+}  // namespace
+
+TEST_CASE("DecodeImage: a picture cut at any byte is malformed", "[media][hostile]") {
+  for (const std::string& whole : SmallPictures()) {
+    REQUIRE(Outcome(whole) == "ok");
+    for (size_t cut = 0; cut < whole.size(); ++cut) {
+      const std::string outcome = Outcome(whole.substr(0, cut));
+      INFO("cut at " << cut << " of " << whole.size());
+      REQUIRE((outcome == kImageMalformed || (cut < 12 && outcome == kUnsupportedImageFormat)));
+    }
+  }
+}
+
+TEST_CASE("DecodeImage: flipped bits give a picture or a refusal", "[media][hostile][fuzz]") {
+  constexpr unsigned kSeed = 23;
+  INFO("seed " << kSeed);
+  std::mt19937 random(kSeed);
+  Limits limits;
+  limits.max_pixels = 1 << 20;
+  std::set<std::string> seen;
+  for (const std::string& whole : SmallPictures()) {
+    for (int round = 0; round < 400; ++round) {
+      std::string bytes = whole;
+      for (unsigned flips = random() % 3 + 1; flips > 0; --flips) {
+        bytes[random() % bytes.size()] ^= static_cast<char>(1 << random() % 8);
+      }
+      seen.insert(Outcome(bytes, limits));
+    }
+  }
+  CHECK(seen.size() == 4);
+}
+
+TEST_CASE("DecodeImage: random bytes behind a true signature are refused",
+          "[media][hostile][fuzz]") {
+  constexpr unsigned kSeed = 29;
+  INFO("seed " << kSeed);
+  std::mt19937 random(kSeed);
+  for (const std::string& start :
+       {std::string("\xff\xd8\xff"), std::string(kPngSignature.data(), 8), std::string("RIFF")}) {
+    for (int round = 0; round < 500; ++round) {
+      std::string bytes = start;
+      for (unsigned size = random() % 200; size > 0; --size) bytes += static_cast<char>(random());
+      if (start == "RIFF" && bytes.size() > 12) bytes.replace(8, 4, "WEBP");
+      REQUIRE(Outcome(bytes) != "ok");
+    }
+  }
+}
+
+TEST_CASE("ProbeImage: declared sizes beyond the limits are too large", "[media][hostile]") {
+  CHECK(Outcome(Png(100000, 100000, PngChunk("IDAT", Deflate("x")))) == kImageTooLarge);
+  std::string jpeg = WriteJpeg(Gradient(16, 16), JpegKind::kBaseline);
+  const size_t frame = jpeg.find("\xff\xc0");
+  REQUIRE(frame != std::string::npos);
+  jpeg.replace(frame + 5, 4, "\xff\xff\xff\xff");
+  CHECK(Outcome(jpeg) == kImageTooLarge);
+  Limits limits;
+  limits.max_bytes = 100;
+  CHECK(Outcome(std::string(101, 'x'), limits) == kImageTooLarge);
+  limits = Limits();
+  limits.max_side = 23;
+  for (const std::string& picture : SmallPictures())
+    CHECK(Outcome(picture, limits) == kImageTooLarge);
+}
+
+TEST_CASE("ProbeImage: a JPEG of a thousand scans is too large", "[media][hostile]") {
+  const std::string jpeg = WriteJpeg(Gradient(16, 16), JpegKind::kProgressive);
+  const size_t scan = jpeg.find("\xff\xda");
+  const size_t next = jpeg.find("\xff\xc4", scan + 2);
+  REQUIRE(next != std::string::npos);
+  std::string scans;
+  for (int i = 0; i < 1000; ++i) scans += jpeg.substr(scan, next - scan);
+  CHECK(Outcome(jpeg.substr(0, scan) + scans + jpeg.substr(scan)) == kImageTooLarge);
+}
+
+TEST_CASE("DecodeImage: compressed texts and profiles never reach a decompressor",
+          "[media][hostile]") {
+  const std::string bomb = Deflate(std::string(50 << 20, '\0'));
+  const std::string pixels = PngChunk("IDAT", Deflate(std::string(2 * (1 + 2 * 3), '\0')));
+  CHECK(Outcome(Png(2, 2, pixels)) == "ok");
+  CHECK(Outcome(Png(2, 2, PngChunk("zTXt", std::string("k\0\0", 3) + bomb) + pixels)) == "ok");
+  CHECK(Outcome(Png(2, 2, PngChunk("iCCP", std::string("k\0\0", 3) + bomb) + pixels)) == "ok");
+  // Far more pixels than declared: only the declared ones are unpacked.
+  CHECK(Outcome(Png(2, 2, PngChunk("IDAT", bomb))) == kImageMalformed);
+}
+
+TEST_CASE("ProbeImage: other formats and animations are unsupported", "[media][hostile]") {
+  for (const std::string& bytes :
+       {std::string("<svg xmlns='http://www.w3.org/2000/svg'/>"), std::string("<html></html>"),
+        std::string("GIF89a\1\0\1\0"), std::string("BM"), std::string(), std::string("RIFF")}) {
+    CHECK(Outcome(bytes) == kUnsupportedImageFormat);
+  }
+  std::string chunk = std::string("VP8X\x0a\0\0\0\x02\0\0\0", 12) + std::string(6, '\0');
+  std::string animated = std::string("RIFF") + static_cast<char>(4 + chunk.size()) +
+                         std::string("\0\0\0WEBP", 7) + chunk;
+  CHECK(Outcome(animated) == kUnsupportedImageFormat);
+  std::string lossless_jpeg = WriteJpeg(Gradient(8, 8), JpegKind::kBaseline);
+  lossless_jpeg[lossless_jpeg.find("\xff\xc0") + 1] = '\xc3';
+  CHECK(Outcome(lossless_jpeg) == kUnsupportedImageFormat);
+}
+
+TEST_CASE("ProbeImage: empty sides are malformed", "[media][hostile]") {
+  const std::string pixels = PngChunk("IDAT", Deflate("x"));
+  CHECK(Outcome(Png(0, 5, pixels)) == kImageMalformed);
+  CHECK(Outcome(Png(5, 0, pixels)) == kImageMalformed);
+  CHECK(Outcome(Png(5, 5, "")) == kImageMalformed);
+  CHECK(Outcome(Png(0x80000000, 5, pixels)) == kImageMalformed);
+}
+
+}  // namespace triptych::media
