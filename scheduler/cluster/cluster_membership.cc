@@ -39,8 +39,8 @@ void ClusterScheduler::SeeHighest(const SchedulerId& highest, base::TimePoint no
 }
 
 void ClusterScheduler::StepDown(base::TimePoint now) {
-  for (const auto& [incarnation, worker] : workers_) actions_.push_back(DropPeer{incarnation});
-  for (const auto& [incarnation, gateway] : gateways_) actions_.push_back(DropPeer{incarnation});
+  for (const auto& [incarnation, worker] : workers_) actions_.emplace_back(DropPeer{incarnation});
+  for (const auto& [incarnation, gateway] : gateways_) actions_.emplace_back(DropPeer{incarnation});
   requests_.clear();
   tasks_.clear();
   workers_.clear();
@@ -173,7 +173,7 @@ void ClusterScheduler::TellMembership() {
   for (const auto& [incarnation, worker] : workers_) membership.peers.push_back(incarnation);
   for (const auto& [incarnation, gateway] : gateways_) membership.peers.push_back(incarnation);
   for (const auto& [incarnation, gateway] : gateways_) {
-    actions_.push_back(ToGateway{incarnation, membership});
+    actions_.emplace_back(ToGateway{incarnation, membership});
   }
 }
 
@@ -209,7 +209,7 @@ void ClusterScheduler::DropSilent(base::TimePoint now) {
     if (now - gateway.last_heard >= config_.silent_after) silent.push_back(incarnation);
   }
   for (Incarnation peer : silent) {
-    actions_.push_back(DropPeer{peer});
+    actions_.emplace_back(DropPeer{peer});
     LoseWorker(peer, now);
     LoseGateway(peer);
   }

@@ -29,7 +29,7 @@ constexpr char kTooLarge[] = "no worker that is left is large enough";
 
 void ClusterScheduler::Send(Worker* worker, SchedulerToWorker message) {
   ++worker->sequence;
-  actions_.push_back(ToWorker{worker->view.profile.incarnation, std::move(message)});
+  actions_.emplace_back(ToWorker{worker->view.profile.incarnation, std::move(message)});
 }
 
 PlacedTask ClusterScheduler::Assign(const Request& request, Stage stage, int32_t item,
@@ -110,7 +110,7 @@ void ClusterScheduler::PlacePrefill(Pool* pool, Request* request, Worker* worker
                                     base::TimePoint now) {
   const SubmitRequest& submit = request->submit;
   const PrefillNeed need{request->prompt_tokens(), request->item_tokens()};
-  Prefilling state;
+  InPrefill state;
   state.prefill = Assign(*request, Stage::kPrefill, -1, worker, PrefillAmount(worker->view, need));
   state.items.resize(submit.items.size());
   AssignPrefill assign{.task = state.prefill.task,
@@ -131,7 +131,7 @@ void ClusterScheduler::PlacePrefill(Pool* pool, Request* request, Worker* worker
 
 void ClusterScheduler::Tell(const Request& request, RequestProgress::Milestone milestone) {
   const RequestId id = request.submit.request;
-  actions_.push_back(ToGateway{id.gateway, RequestProgress{id, milestone}});
+  actions_.emplace_back(ToGateway{id.gateway, RequestProgress{id, milestone}});
 }
 
 void ClusterScheduler::BindEncoders(Pool* pool, base::TimePoint now) {
@@ -143,7 +143,7 @@ void ClusterScheduler::BindEncoders(Pool* pool, base::TimePoint now) {
 
 // False when an item of it has to wait longer.
 bool ClusterScheduler::BindEncodersOf(Pool* pool, Request* request, base::TimePoint now) {
-  auto& state = std::get<Prefilling>(request->state);
+  auto& state = std::get<InPrefill>(request->state);
   for (size_t item = 0; item < state.items.size(); ++item) {
     if (state.items[item].landed || state.items[item].encode.has_value()) continue;
     const EncodeNeed need = NeedOf(request->submit.items[item], state.prefill.worker);
@@ -162,7 +162,7 @@ bool ClusterScheduler::BindEncodersOf(Pool* pool, Request* request, base::TimePo
 
 void ClusterScheduler::AssignItem(Request* request, int32_t item, Worker* encoder,
                                   const Amount& need) {
-  auto& state = std::get<Prefilling>(request->state);
+  auto& state = std::get<InPrefill>(request->state);
   const SubmitRequest& submit = request->submit;
   Worker* consumer = FindWorker(state.prefill.worker);
   PlacedTask encode = Assign(*request, Stage::kEncode, item, encoder, need);
@@ -182,7 +182,7 @@ void ClusterScheduler::BindDecodes(Pool* pool, base::TimePoint now) {
   while (!pool->want_decode.empty()) {
     Request* request = FindRequest(pool->want_decode.begin()->request);
     const DecodeNeed need{request->prompt_tokens(),
-                          std::get<AwaitingDecode>(request->state).prefill.worker};
+                          std::get<AwaitsDecode>(request->state).prefill.worker};
     const Choice choice = ChooseDecodeWorker(pool->view, need, now);
     if (choice.worker != nullptr) {
       Worker* worker = FindWorker(choice.worker->profile.incarnation);
@@ -197,10 +197,10 @@ void ClusterScheduler::BindDecodes(Pool* pool, base::TimePoint now) {
 
 void ClusterScheduler::BindDecode(Request* request, Worker* worker, const Amount& need) {
   PoolOf(*request)->want_decode.erase(TurnOf(*request));
-  auto awaiting = std::get<AwaitingDecode>(std::move(request->state));
+  auto awaiting = std::get<AwaitsDecode>(std::move(request->state));
   const RequestId id = request->submit.request;
   Worker* producer = FindWorker(awaiting.prefill.worker);
-  HandingOver state{.prefill = std::move(awaiting.prefill), .sampled = awaiting.sampled};
+  InHandover state{.prefill = std::move(awaiting.prefill), .sampled = awaiting.sampled};
   state.decode = Assign(*request, Stage::kDecode, -1, worker, need);
   Send(worker, AssignDecode{.task = state.decode.task,
                             .request = id,

@@ -21,7 +21,7 @@ void ClusterScheduler::Reconcile(Worker* worker, const WorkerReport& report, bas
     const TaskEntry& entry = tasks_.at(task);
     // An assignment that it had not handled yet cannot show; a finished task need not.
     if (entry.sequence > report.handled_sequence || present.contains(task)) continue;
-    if (std::holds_alternative<Finishing>(FindRequest(entry.request)->state)) continue;
+    if (std::holds_alternative<AtEnd>(FindRequest(entry.request)->state)) continue;
     missing.push_back(task);
   }
   for (TaskId task : missing) {
@@ -46,14 +46,14 @@ void ClusterScheduler::Follow(const TaskEntry& entry, const TaskReport& report) 
   Request* request = FindRequest(entry.request);
   if (entry.stage == Stage::kPrefill) {
     for (int32_t item : report.items_landed) LandItem(request, item);
-    const auto* handing = std::get_if<HandingOver>(&request->state);
-    const auto* awaiting = std::get_if<AwaitingDecode>(&request->state);
+    const auto* handing = std::get_if<InHandover>(&request->state);
+    const auto* awaiting = std::get_if<AwaitsDecode>(&request->state);
     const bool sampled =
         (handing != nullptr && handing->sampled) || (awaiting != nullptr && awaiting->sampled);
     if (report.state == TaskState::kDelivered && !sampled) FirstToken(request, Finish::kNone);
   } else if (entry.stage == Stage::kDecode && report.state == TaskState::kRunning) {
     // It has its KV: nobody else needs the producer's.
-    const auto* handing = std::get_if<HandingOver>(&request->state);
+    const auto* handing = std::get_if<InHandover>(&request->state);
     if (handing != nullptr && handing->sampled) StartDecode(request);
   }
 }
@@ -141,7 +141,7 @@ bool ClusterScheduler::Adopt(Request* request, std::vector<Found>* found) {
     const bool current = report.epoch == request->epoch;
     if (report.stage == Stage::kDecode && report.state == TaskState::kRunning && current) {
       Dequeue(request);
-      request->state = Decoding{AdoptTask(request, task)};
+      request->state = InDecode{AdoptTask(request, task)};
       return true;
     }
     // Kept KV is good under any epoch; a prefill that runs must be allowed to stream.
@@ -157,7 +157,7 @@ bool ClusterScheduler::Adopt(Request* request, std::vector<Found>* found) {
 
 void ClusterScheduler::AdoptPrefill(Request* request, const Found& prefill,
                                     const std::vector<Found>& found) {
-  Prefilling state;
+  InPrefill state;
   state.prefill = AdoptTask(request, prefill);
   state.items.resize(request->submit.items.size());
   const auto count = static_cast<int32_t>(state.items.size());

@@ -69,7 +69,7 @@ void ClusterScheduler::Submit(const SubmitRequest& submit, Submission kind, base
   auto gateway = gateways_.find(id.gateway);
   if (gateway == gateways_.end()) return;
   if (FindRequest(id) != nullptr) {
-    actions_.push_back(ToGateway{id.gateway, RequestAdmitted{id}});
+    actions_.emplace_back(ToGateway{id.gateway, RequestAdmitted{id}});
     return;
   }
   // What has been accepted once is not refused for its cost when it comes back.
@@ -81,7 +81,7 @@ void ClusterScheduler::Submit(const SubmitRequest& submit, Submission kind, base
     ++totals_.refused;
     const bool retry = absl::IsResourceExhausted(status) || absl::IsUnavailable(status);
     const base::Duration retry_after = retry ? config_.retry_after : base::Duration(0);
-    actions_.push_back(ToGateway{id.gateway, RequestFailed{id, status, retry_after}});
+    actions_.emplace_back(ToGateway{id.gateway, RequestFailed{id, status, retry_after}});
     return;
   }
   auto request = std::make_unique<Request>();
@@ -95,7 +95,7 @@ void ClusterScheduler::Submit(const SubmitRequest& submit, Submission kind, base
   }
   gateway->second.requests.insert(id);
   ++totals_.admitted;
-  actions_.push_back(ToGateway{id.gateway, RequestAdmitted{id}});
+  actions_.emplace_back(ToGateway{id.gateway, RequestAdmitted{id}});
   Request* added = request.get();
   requests_.emplace(id, std::move(request));
   Enqueue(added);
@@ -104,7 +104,7 @@ void ClusterScheduler::Submit(const SubmitRequest& submit, Submission kind, base
 
 void ClusterScheduler::Enqueue(Request* request) {
   CHECK_TRUE(!request->waiting);
-  request->state = Queued{};
+  request->state = InQueue{};
   request->waiting = true;
   queued_ += CostOf(request->submit);
   Pool* pool = PoolOf(*request);
@@ -131,7 +131,7 @@ void ClusterScheduler::Fail(RequestId id, const absl::Status& status) {
   ++totals_.failed;
   const bool retry = absl::IsResourceExhausted(status) || absl::IsUnavailable(status);
   const base::Duration retry_after = retry ? config_.retry_after : base::Duration(0);
-  actions_.push_back(ToGateway{id.gateway, RequestFailed{id, status, retry_after}});
+  actions_.emplace_back(ToGateway{id.gateway, RequestFailed{id, status, retry_after}});
   End(id);
 }
 
@@ -149,20 +149,20 @@ void ClusterScheduler::End(RequestId id) {
 
 void ClusterScheduler::ReleaseAll(Request* request) {
   // Taken out first: releasing never looks at the state.
-  RequestState state = std::exchange(request->state, Queued{});
-  if (auto* prefilling = std::get_if<Prefilling>(&state)) {
+  RequestState state = std::exchange(request->state, InQueue{});
+  if (auto* prefilling = std::get_if<InPrefill>(&state)) {
     for (ItemProgress& item : prefilling->items) {
       if (item.encode.has_value()) Release(*std::move(item.encode));
     }
     Release(std::move(prefilling->prefill));
-  } else if (auto* awaiting = std::get_if<AwaitingDecode>(&state)) {
+  } else if (auto* awaiting = std::get_if<AwaitsDecode>(&state)) {
     Release(std::move(awaiting->prefill));
-  } else if (auto* handing = std::get_if<HandingOver>(&state)) {
+  } else if (auto* handing = std::get_if<InHandover>(&state)) {
     Release(std::move(handing->decode));
     Release(std::move(handing->prefill));
-  } else if (auto* decoding = std::get_if<Decoding>(&state)) {
+  } else if (auto* decoding = std::get_if<InDecode>(&state)) {
     Release(std::move(decoding->decode));
-  } else if (auto* finishing = std::get_if<Finishing>(&state)) {
+  } else if (auto* finishing = std::get_if<AtEnd>(&state)) {
     Release(std::move(finishing->last));
   }
 }

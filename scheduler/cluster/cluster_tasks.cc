@@ -10,7 +10,7 @@ namespace {
 
 // The item whose current producer is `task`, or null.
 ItemProgress* ItemOf(RequestState* state, int32_t item) {
-  auto* prefilling = std::get_if<Prefilling>(state);
+  auto* prefilling = std::get_if<InPrefill>(state);
   if (prefilling == nullptr) return nullptr;
   if (item < 0 || item >= static_cast<int32_t>(prefilling->items.size())) return nullptr;
   return &prefilling->items[item];
@@ -102,19 +102,19 @@ void ClusterScheduler::LandItem(Request* request, int32_t index) {
   item->landed = true;
   // Its worker frees it by itself; should it not, its inventory shows that nobody claims it.
   if (item->encode.has_value()) Forget(*std::exchange(item->encode, std::nullopt));
-  auto& state = std::get<Prefilling>(request->state);
+  auto& state = std::get<InPrefill>(request->state);
   if (++state.num_landed == static_cast<int32_t>(state.items.size())) AllLanded(request);
 }
 
 void ClusterScheduler::AllLanded(Request* request) {
   Pool* pool = PoolOf(*request);
   pool->want_encoder.erase(TurnOf(*request));
-  auto state = std::get<Prefilling>(std::move(request->state));
+  auto state = std::get<InPrefill>(std::move(request->state));
   if (!state.items.empty()) Tell(*request, RequestProgress::Milestone::kItemsEncoded);
   for (ItemProgress& item : state.items) {
     if (item.encode.has_value()) Release(*std::move(item.encode));
   }
-  request->state = AwaitingDecode{.prefill = std::move(state.prefill)};
+  request->state = AwaitsDecode{.prefill = std::move(state.prefill)};
   if (!request->NeedsDecode()) return;
   pool->want_decode.insert(TurnOf(*request));
   pool->dirty = true;
@@ -127,9 +127,9 @@ void ClusterScheduler::OnTask(Incarnation from, const FirstTokenSampled& message
 }
 
 void ClusterScheduler::FirstToken(Request* request, Finish finish) {
-  if (std::holds_alternative<Prefilling>(request->state)) AllLanded(request);
-  auto* awaiting = std::get_if<AwaitingDecode>(&request->state);
-  auto* handing = std::get_if<HandingOver>(&request->state);
+  if (std::holds_alternative<InPrefill>(request->state)) AllLanded(request);
+  auto* awaiting = std::get_if<AwaitsDecode>(&request->state);
+  auto* handing = std::get_if<InHandover>(&request->state);
   if (awaiting == nullptr && handing == nullptr) return;
   bool& sampled = awaiting != nullptr ? awaiting->sampled : handing->sampled;
   PlacedTask& prefill = awaiting != nullptr ? awaiting->prefill : handing->prefill;
@@ -140,7 +140,7 @@ void ClusterScheduler::FirstToken(Request* request, Finish finish) {
   PoolOf(*request)->want_decode.erase(TurnOf(*request));
   if (handing != nullptr) Release(std::move(handing->decode));
   PlacedTask last = std::move(prefill);
-  request->state = Finishing{std::move(last)};
+  request->state = AtEnd{std::move(last)};
 }
 
 void ClusterScheduler::OnTask(Incarnation from, const DecodeStarted& message, base::TimePoint) {
@@ -150,20 +150,20 @@ void ClusterScheduler::OnTask(Incarnation from, const DecodeStarted& message, ba
 }
 
 void ClusterScheduler::StartDecode(Request* request) {
-  auto* handing = std::get_if<HandingOver>(&request->state);
+  auto* handing = std::get_if<InHandover>(&request->state);
   if (handing == nullptr) return;
   Release(std::move(handing->prefill));
   PlacedTask decode = std::move(handing->decode);
-  request->state = Decoding{std::move(decode)};
+  request->state = InDecode{std::move(decode)};
 }
 
 void ClusterScheduler::FinishDecode(Request* request) {
   StartDecode(request);
-  auto* decoding = std::get_if<Decoding>(&request->state);
+  auto* decoding = std::get_if<InDecode>(&request->state);
   if (decoding == nullptr) return;
   PlacedTask last = std::move(decoding->decode);
   last.credit.FinishWork();
-  request->state = Finishing{std::move(last)};
+  request->state = AtEnd{std::move(last)};
 }
 
 void ClusterScheduler::OnTask(Incarnation from, const TaskFailed& message, base::TimePoint now) {
@@ -206,7 +206,7 @@ void ClusterScheduler::TaskGone(TaskId task) {
     ItemGone(request, entry.item);
     return;
   }
-  if (auto* handing = std::get_if<HandingOver>(&request->state);
+  if (auto* handing = std::get_if<InHandover>(&request->state);
       handing != nullptr && entry.stage == Stage::kDecode) {
     // Before there was a first token the lost one cannot have produced any: the epoch stays, and
     // the prefill that runs under it stays valid.
@@ -226,10 +226,10 @@ void ClusterScheduler::ItemGone(Request* request, int32_t index) {
 }
 
 void ClusterScheduler::DecodeGone(Request* request) {
-  auto* handing = std::get_if<HandingOver>(&request->state);
+  auto* handing = std::get_if<InHandover>(&request->state);
   if (handing == nullptr) return;
   Release(std::move(handing->decode));
-  AwaitingDecode state{.prefill = std::move(handing->prefill), .sampled = handing->sampled};
+  AwaitsDecode state{.prefill = std::move(handing->prefill), .sampled = handing->sampled};
   request->state = std::move(state);
   PoolOf(*request)->want_decode.insert(TurnOf(*request));
 }

@@ -3,7 +3,7 @@
 // One request's life as the cluster sees it: each state is a move-only value that owns the credits
 // of the tasks that exist in it. Leaving a state gives back whatever the next one did not take.
 //
-//   Queued -> Prefilling -> AwaitingDecode -> HandingOver -> Decoding -> Finishing
+//   InQueue -> InPrefill -> AwaitsDecode -> InHandover -> InDecode -> AtEnd
 //
 // A loss leads back to the furthest state whose results still exist.
 
@@ -32,39 +32,38 @@ struct ItemProgress {
   std::optional<PlacedTask> encode;  // neither landed nor placed: waits for an encoder
 };
 
-struct Queued {};
+struct InQueue {};
 
 // A prompt has its place; items are on their way.
-struct Prefilling {
+struct InPrefill {
   PlacedTask prefill;
   std::vector<ItemProgress> items;
   int32_t num_landed = 0;
 };
 
 // All items have landed: a decode worker is wanted, the prompt may still run.
-struct AwaitingDecode {
+struct AwaitsDecode {
   PlacedTask prefill;
   bool sampled = false;  // the first token exists
 };
 
 // The prefill worker pushes KV to the decode worker, and keeps it until decode has started.
-struct HandingOver {
+struct InHandover {
   PlacedTask prefill;
   PlacedTask decode;
   bool sampled = false;
 };
 
-struct Decoding {
+struct InDecode {
   PlacedTask decode;
 };
 
 // The last token was sampled; the gateway will say that the request has ended.
-struct Finishing {
+struct AtEnd {
   PlacedTask last;
 };
 
-using RequestState =
-    std::variant<Queued, Prefilling, AwaitingDecode, HandingOver, Decoding, Finishing>;
+using RequestState = std::variant<InQueue, InPrefill, AwaitsDecode, InHandover, InDecode, AtEnd>;
 
 struct Request {
   SubmitRequest submit;
