@@ -156,7 +156,8 @@ void StreamLogger::Write(absl::string_view line) {
   MutexLock lock(&mutex_);
   // A pipe with room for PIPE_BUF bytes polls as writable, so the write below does not block.
   pollfd ready{.fd = descriptor_, .events = POLLOUT, .revents = 0};
-  if (poll(&ready, 1, 0) != 1 || (ready.revents & POLLOUT) == 0 ||
+  // One whose reader is gone polls with an error too, and a write would raise SIGPIPE.
+  if (poll(&ready, 1, 0) != 1 || ready.revents != POLLOUT ||
       write(descriptor_, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
     ++dropped_;
   }

@@ -139,6 +139,17 @@ TEST_CASE("StreamLogger: a reader that stopped does not stop the process", "[bas
   close(ends[1]);
 }
 
+TEST_CASE("StreamLogger: a reader that is gone does not kill the process", "[base][log]") {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  close(ends[0]);
+  RealClock clock;
+  StreamLogger logger(clock, "p", LogLevel::kInfo, ends[1]);
+  logger.Info("to nobody");
+  CHECK(logger.dropped_lines() == 1);
+  close(ends[1]);
+}
+
 TEST_CASE("LogRateLimit: one line a key and interval, and the rest is counted", "[base][log]") {
   SimulatedClock clock;
   LogRateLimit limit(clock, std::chrono::seconds(1));
