@@ -107,10 +107,10 @@ class Delivery {
   };
 
   SubmitRequest Resubmission(const Request& request, base::TimePoint now) const;
-  void OnMessage(const RequestAdmitted& message, base::TimePoint now);
-  void OnMessage(const RequestFailed& message, base::TimePoint now);
-  void OnMessage(const Membership& message, base::TimePoint now);
-  void OnMessage(const RequestProgress& message, base::TimePoint now);
+  void OnMessage(const RequestAdmitted& message);
+  void OnMessage(const RequestFailed& message);
+  void OnMessage(const Membership& message);
+  void OnMessage(const RequestProgress& message);
   void Conclude(RequestId request, const absl::Status& status, base::Duration retry_after);
 
   const DeliveryLimits limits_;

@@ -63,7 +63,7 @@ class TransferSender {
   // The producer gives up on it, at any time; no further event is told of this key.
   void Cancel(const TransferKey& key, base::TimePoint now);
 
-  // Grant, Deny, Go, PieceAcknowledged, AbortTransfer of that peer; others are ignored.
+  // Grant, Deny, Go, PieceAcknowledged of that peer; others are ignored.
   void Handle(Incarnation peer, const TransferMessage& message, base::TimePoint now);
   void OnSent(Incarnation peer, uint64_t sequence, const absl::Status& status, base::TimePoint now);
   // For good: every transfer to it fails with UNAVAILABLE, now and later.
@@ -80,7 +80,6 @@ class TransferSender {
  private:
   struct Piece {
     StagedPiece staged;
-    bool sent = false;  // a Go was followed
     bool acknowledged = false;
     int failures = 0;
   };
@@ -97,8 +96,6 @@ class TransferSender {
     bool wanted = true;  // by a piece, or by an export to come
   };
   struct Send {
-    TransferKey key;
-    int32_t index = 0;
     BufferId buffer;
     int64_t bytes = 0;
     bool posted = true;
@@ -115,7 +112,6 @@ class TransferSender {
   void OnMessage(Incarnation peer, const Deny& deny, base::TimePoint now);
   void OnMessage(Incarnation peer, const Go& go, base::TimePoint now);
   void OnMessage(Incarnation peer, const PieceAcknowledged& acknowledged, base::TimePoint now);
-  void OnMessage(Incarnation peer, const AbortTransfer& abort, base::TimePoint now);
   template <typename Other>
   void OnMessage(Incarnation, const Other&, base::TimePoint) {}
 

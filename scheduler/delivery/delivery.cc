@@ -1,0 +1,168 @@
+#include "scheduler/delivery/delivery.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace triptych::scheduler {
+
+// ---- requests -----------------------------------------------------------------------------------
+
+absl::Status Delivery::Accept(SubmitRequest submit, PulledInput input, base::TimePoint deadline,
+                              base::TimePoint now) {
+  const RequestId id = submit.request;
+  if (requests_.count(id) > 0) return absl::AlreadyExistsError("this request id is active");
+  if (num_live() >= limits_.max_requests) {
+    return absl::ResourceExhaustedError("too many live requests at this gateway");
+  }
+  if (!connected_ && waiting_ >= limits_.max_waiting) {
+    return absl::UnavailableError("no scheduler, and too many requests wait for one");
+  }
+  Request& request = requests_[id];
+  request = Request{.submit = std::move(submit), .input = std::move(input), .deadline = deadline};
+  if (deadline != base::kNever) deadlines_.insert({deadline, id});
+  if (connected_) {
+    request.submitted = true;
+    actions_.push_back(SendGatewayMessage{Resubmission(request, now)});
+  } else {
+    ++waiting_;
+  }
+  return absl::OkStatus();
+}
+
+void Delivery::End(RequestId request, const absl::Status& reason, base::TimePoint) {
+  Conclude(request, reason, base::Duration(0));
+}
+
+// The one terminal. The scheduler hears of it if it may know the request; if it cannot be told now,
+// it will not find the request in the next hello.
+void Delivery::Conclude(RequestId id, const absl::Status& status, base::Duration retry_after) {
+  auto it = requests_.find(id);
+  if (it == requests_.end()) return;
+  if (!it->second.submitted) --waiting_;
+  deadlines_.erase({it->second.deadline, id});
+  requests_.erase(it);
+  actions_.push_back(DeliverEnd{id, status, retry_after});
+  if (connected_) actions_.push_back(SendGatewayMessage{RequestEnded{id}});
+}
+
+// ---- the scheduler ------------------------------------------------------------------------------
+
+SubmitRequest Delivery::Resubmission(const Request& request, base::TimePoint now) const {
+  SubmitRequest submit = request.submit;
+  if (request.deadline != base::kNever) {
+    // Zero would mean none; what has run out is ended here by OnTime.
+    submit.time_left = std::max(base::Duration(1), request.deadline - now);
+  }
+  submit.epoch = request.epoch;
+  submit.tokens_sent = static_cast<int32_t>(request.sent.size());
+  return submit;
+}
+
+std::vector<SubmitRequest> Delivery::Live(base::TimePoint now) {
+  std::vector<SubmitRequest> live;
+  for (auto& [id, request] : requests_) {
+    request.submitted = true;
+    live.push_back(Resubmission(request, now));
+  }
+  waiting_ = 0;
+  return live;
+}
+
+void Delivery::OnSchedulerConnected(base::TimePoint now) {
+  connected_ = true;
+  for (auto& [id, request] : requests_) {
+    if (request.submitted) continue;
+    request.submitted = true;
+    actions_.push_back(SendGatewayMessage{Resubmission(request, now)});
+  }
+  waiting_ = 0;
+}
+
+void Delivery::OnSchedulerLost(base::TimePoint) { connected_ = false; }
+
+void Delivery::OnScheduler(const SchedulerToGateway& message, base::TimePoint) {
+  std::visit([&](const auto& m) { OnMessage(m); }, message);
+}
+
+void Delivery::OnMessage(const RequestAdmitted&) {}
+
+void Delivery::OnMessage(const RequestFailed& failed) {
+  Conclude(failed.request, failed.status, failed.retry_after);
+}
+
+void Delivery::OnMessage(const Membership& membership) { known_peers_ = membership.peers; }
+
+void Delivery::OnMessage(const RequestProgress& progress) {
+  if (requests_.count(progress.request) == 0) return;
+  actions_.push_back(DeliverProgress{progress.request, progress.milestone});
+}
+
+// ---- workers ------------------------------------------------------------------------------------
+
+absl::StatusOr<PulledInput> Delivery::OnPull(const PullRequest& pull, base::TimePoint) {
+  auto it = requests_.find(pull.request);
+  if (it == requests_.end()) return absl::NotFoundError("no such request is live here");
+  Request& request = it->second;
+  if (pull.stage == Stage::kEncode) {
+    if (pull.item < 0 || pull.item >= static_cast<int32_t>(request.submit.items.size())) {
+      return absl::InvalidArgumentError("the request has no such item");
+    }
+    return request.input;
+  }
+  if (pull.epoch < request.epoch) {
+    return absl::FailedPreconditionError("a later producer of this answer was here");
+  }
+  request.epoch = pull.epoch;
+  PulledInput input = request.input;
+  input.prefix_tokens = request.sent;
+  return input;
+}
+
+TokenReply Delivery::OnTokens(const TokenBatch& batch, base::TimePoint) {
+  TokenReply reply{.request = batch.request, .task = batch.task, .epoch = batch.epoch};
+  auto it = requests_.find(batch.request);
+  if (it == requests_.end() || batch.epoch != it->second.epoch) {
+    reply.kind = TokenReply::Kind::kGone;
+    return reply;
+  }
+  Request& request = it->second;
+  const auto known = static_cast<int32_t>(request.sent.size());
+  const int32_t end = batch.start_index + static_cast<int32_t>(batch.tokens.size());
+  if (batch.start_index > known) {
+    reply.kind = TokenReply::Kind::kResumeFrom;
+    reply.next_index = known;
+    return reply;
+  }
+  reply.next_index = std::max(known, end);
+  if (!batch.error.ok()) {
+    Conclude(batch.request, batch.error, base::Duration(0));
+    return reply;
+  }
+  // What was a duplicate in every token may still bring the finish of the last one.
+  const Finish finish = end >= known ? batch.finish : Finish::kNone;
+  if (end > known || finish != Finish::kNone) {
+    DeliverTokens deliver{.request = batch.request, .start_index = known, .finish = finish};
+    for (int32_t i = known; i < end; ++i) {
+      deliver.tokens.push_back(batch.tokens[i - batch.start_index]);
+      request.sent.push_back(deliver.tokens.back().token);
+    }
+    actions_.push_back(std::move(deliver));
+  }
+  if (finish != Finish::kNone) Conclude(batch.request, absl::OkStatus(), base::Duration(0));
+  return reply;
+}
+
+// ---- time ---------------------------------------------------------------------------------------
+
+void Delivery::OnTime(base::TimePoint now) {
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    Conclude(deadlines_.begin()->second, absl::DeadlineExceededError("the request's deadline"),
+             base::Duration(0));
+  }
+}
+
+base::TimePoint Delivery::NextDeadline() const {
+  return deadlines_.empty() ? base::kNever : deadlines_.begin()->first;
+}
+
+}  // namespace triptych::scheduler

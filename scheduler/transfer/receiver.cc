@@ -1,0 +1,396 @@
+#include "scheduler/transfer/receiver.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace triptych::scheduler {
+namespace {
+
+bool Disjoint(const CacheRange& a, const CacheRange& b) {
+  return a.token_end <= b.token_begin || b.token_end <= a.token_begin ||
+         (a.kind == TransferKind::kKv &&
+          (a.layer_end <= b.layer_begin || b.layer_end <= a.layer_begin));
+}
+
+}  // namespace
+
+TransferReceiver::TransferReceiver(std::string fingerprint, int64_t landing_bytes,
+                                   std::function<BufferId()> new_buffer)
+    : fingerprint_(std::move(fingerprint)),
+      budget_bytes_(landing_bytes),
+      new_buffer_(std::move(new_buffer)) {}
+
+// ---- the consumer -------------------------------------------------------------------------------
+
+void TransferReceiver::Expect(const Expectation& expectation, base::TimePoint now) {
+  const InputId id(expectation.consumer, expectation.item);
+  auto [it, inserted] = inputs_.try_emplace(id);
+  if (!inserted) return;
+  it->second.expectation = expectation;
+  TakeParked(id, now);
+}
+
+void TransferReceiver::Rebind(const TaskId& consumer, const InputProducer& input,
+                              base::TimePoint now) {
+  const InputId id(consumer, input.item);
+  auto it = inputs_.find(id);
+  if (it == inputs_.end() || it->second.received) return;
+  if (it->second.expectation.producer == input.producer) return;
+  EndAttempt(it->second);
+  it->second.expectation.producer = input.producer;
+  it->second.ended_attempts = 0;
+  TakeParked(id, now);
+  GiveGo(now);
+}
+
+void TransferReceiver::Forget(const TaskId& consumer, base::TimePoint now) {
+  over_.Insert(consumer);
+  auto it = inputs_.lower_bound(InputId(consumer, INT32_MIN));
+  while (it != inputs_.end() && it->first.first == consumer) {
+    if (!it->second.received) EndAttempt(it->second);
+    it = inputs_.erase(it);
+  }
+  GiveGo(now);
+}
+
+void TransferReceiver::Imported(BufferId buffer, base::TimePoint now) {
+  auto it = landings_.find(buffer);
+  if (it == landings_.end()) return;
+  const TransferKey key = it->second.key;
+  Piece* piece = FindPiece(key, it->second.index);
+  Release(buffer);
+  if (piece != nullptr && piece->state == Piece::State::kLanded) {
+    piece->state = Piece::State::kImported;
+    Input& input = *Find(key);
+    input.attempt->imported_bytes += piece->ready.bytes;
+    if (input.attempt->imported_bytes == input.expectation.bytes) Complete(input);
+  }
+  GiveGo(now);
+}
+
+void TransferReceiver::Complete(Input& input) {
+  TransferReceived received{.consumer = input.expectation.consumer,
+                            .item = input.expectation.item,
+                            .producer = input.attempt->key.producer};
+  for (const auto& [index, piece] : input.attempt->pieces) {
+    if (piece.ready.first_token.has_value()) received.first_token = piece.ready.first_token;
+  }
+  // The pieces are remembered, for acknowledgements that were lost.
+  input.received = true;
+  actions_.push_back(std::move(received));
+}
+
+// ---- the producer's messages --------------------------------------------------------------------
+
+void TransferReceiver::Handle(Incarnation peer, const TransferMessage& message,
+                              base::TimePoint now) {
+  if (lost_.Contains(peer)) return;
+  std::visit([&](const auto& m) { OnMessage(peer, m, now); }, message);
+}
+
+void TransferReceiver::OnMessage(Incarnation peer, const Offer& offer, base::TimePoint now) {
+  if (over_.Contains(offer.key.consumer)) return Refuse(peer, offer.key, Deny::Reason::kOver);
+  auto it = inputs_.find(InputId(offer.key.consumer, offer.key.item));
+  if (it == inputs_.end() || it->second.expectation.producer != offer.key.producer) {
+    return Park(peer, offer, now);
+  }
+  Answer(peer, offer, it->second);
+  GiveGo(now);
+}
+
+void TransferReceiver::Answer(Incarnation peer, const Offer& offer, Input& input) {
+  const Expectation& expected = input.expectation;
+  if (offer.fingerprint != fingerprint_) {
+    return Refuse(peer, offer.key, Deny::Reason::kWrongFingerprint);
+  }
+  if (offer.kind != expected.kind || offer.num_tokens != expected.num_tokens ||
+      offer.bytes != expected.bytes) {
+    return Refuse(peer, offer.key, Deny::Reason::kMismatch);
+  }
+  const bool current = input.attempt.has_value() && input.attempt->key == offer.key;
+  if (input.received || offer.key.attempt <= input.ended_attempts) {
+    if (!current) Refuse(peer, offer.key, Deny::Reason::kOver);
+    return;
+  }
+  if (!current) {
+    if (input.attempt.has_value() && input.attempt->key.attempt > offer.key.attempt) {
+      return Refuse(peer, offer.key, Deny::Reason::kOver);
+    }
+    EndAttempt(input);
+    input.attempt = Attempt{.key = offer.key, .peer = peer};
+  }
+  if (input.attempt->peer == peer) Say(peer, Grant{offer.key});
+}
+
+void TransferReceiver::OnMessage(Incarnation peer, const Ready& ready, base::TimePoint now) {
+  Input* input = Find(ready.key);
+  if (input == nullptr || input->attempt->peer != peer) {
+    return Refuse(peer, ready.key, Deny::Reason::kOver);
+  }
+  if (const Piece* known = FindPiece(ready.key, ready.index)) return RepeatAnswer(peer, *known);
+  if (input->received || !Fits(*input, ready)) {
+    return Refuse(peer, ready.key, Deny::Reason::kMismatch);
+  }
+  input->attempt->pieces[ready.index] = Piece{.ready = ready};
+  waiting_.push_back({ready.key, ready.index});
+  GiveGo(now);
+}
+
+void TransferReceiver::RepeatAnswer(Incarnation peer, const Piece& piece) {
+  switch (piece.state) {
+    case Piece::State::kWaiting:
+      break;
+    case Piece::State::kGoing:
+      Say(peer, Go{piece.ready.key, piece.ready.index, piece.sequence});
+      break;
+    case Piece::State::kLanded:
+    case Piece::State::kImported:
+      Say(peer, PieceAcknowledged{piece.ready.key, piece.ready.index});
+      break;
+  }
+}
+
+// Each piece has exactly the bytes of its range, and no two ranges overlap: so all bytes together
+// mean that everything is there.
+bool TransferReceiver::Fits(const Input& input, const Ready& ready) const {
+  const Expectation& expected = input.expectation;
+  const CacheRange& range = ready.range;
+  if (ready.index < 0 || range.kind != expected.kind) return false;
+  if (range.token_begin < 0 || range.token_begin >= range.token_end ||
+      range.token_end > expected.num_tokens) {
+    return false;
+  }
+  int64_t layers = 1, num_layers = 1;
+  if (expected.kind == TransferKind::kKv) {
+    if (range.layer_begin < 0 || range.layer_begin >= range.layer_end ||
+        range.layer_end > expected.num_layers) {
+      return false;
+    }
+    layers = range.layer_end - range.layer_begin;
+    num_layers = expected.num_layers;
+  }
+  const int64_t tokens = range.token_end - range.token_begin;
+  const auto share = static_cast<__int128>(expected.bytes) * tokens * layers;
+  if (static_cast<__int128>(ready.bytes) * expected.num_tokens * num_layers != share) return false;
+  const bool last = ready.position == Ready::Position::kLast;
+  if (ready.first_token.has_value() != (last && expected.kind == TransferKind::kKv)) return false;
+  return std::all_of(input.attempt->pieces.begin(), input.attempt->pieces.end(),
+                     [&](const auto& entry) { return Disjoint(entry.second.ready.range, range); });
+}
+
+void TransferReceiver::OnMessage(Incarnation peer, const AbortTransfer& abort,
+                                 base::TimePoint now) {
+  std::erase_if(parked_, [&](const Parked& parked) {
+    return parked.peer == peer && parked.offer.key == abort.key;
+  });
+  auto it = inputs_.find(InputId(abort.key.consumer, abort.key.item));
+  if (it != inputs_.end() && it->second.expectation.producer == abort.key.producer) {
+    Input& input = it->second;
+    if (!input.received && input.attempt.has_value() && input.attempt->key == abort.key &&
+        input.attempt->peer == peer) {
+      input.attempt.reset();
+    }
+    input.ended_attempts = std::max(input.ended_attempts, abort.key.attempt);
+  }
+  Refuse(peer, abort.key, Deny::Reason::kOver);
+  GiveGo(now);
+}
+
+// ---- parking ------------------------------------------------------------------------------------
+
+void TransferReceiver::Park(Incarnation peer, const Offer& offer, base::TimePoint now) {
+  for (const Parked& parked : parked_) {
+    if (parked.peer == peer && parked.offer.key == offer.key) return;
+  }
+  parked_.push_back({peer, offer, now + kParkedFor});
+  if (parked_.size() <= static_cast<size_t>(kMaxParked)) return;
+  Refuse(parked_.front().peer, parked_.front().offer.key, Deny::Reason::kUnknownTask);
+  parked_.pop_front();
+}
+
+void TransferReceiver::TakeParked(const InputId& id, base::TimePoint) {
+  Input& input = inputs_.at(id);
+  std::deque<Parked> others;
+  for (Parked& parked : std::exchange(parked_, {})) {
+    const TransferKey& key = parked.offer.key;
+    if (InputId(key.consumer, key.item) == id && input.expectation.producer == key.producer) {
+      Answer(parked.peer, parked.offer, input);
+    } else {
+      others.push_back(std::move(parked));
+    }
+  }
+  parked_ = std::move(others);
+}
+
+// ---- landing ------------------------------------------------------------------------------------
+
+void TransferReceiver::GiveGo(base::TimePoint now) {
+  while (!waiting_.empty()) {
+    const Waiting waiting = waiting_.front();
+    Piece* piece = FindPiece(waiting.key, waiting.index);
+    if (piece == nullptr || piece->state != Piece::State::kWaiting) {
+      waiting_.pop_front();
+      continue;
+    }
+    const Ready& ready = piece->ready;
+    if (landed_bytes_ > 0 && landed_bytes_ + ready.bytes > budget_bytes_) return;
+    waiting_.pop_front();
+    const Incarnation incarnation = Find(waiting.key)->attempt->peer;
+    Peer& peer = peers_[incarnation];
+    const BufferId buffer = new_buffer_();
+    landed_bytes_ += ready.bytes;
+    landings_[buffer] = Landing{ready.bytes, ready.key, ready.index};
+    piece->state = Piece::State::kGoing;
+    piece->sequence = ++peer.last_sequence;
+    peer.receives[piece->sequence] = Receive{.key = ready.key,
+                                             .index = ready.index,
+                                             .buffer = buffer,
+                                             .checksum = ready.checksum,
+                                             .retry_at = now + kTransferRetry};
+    actions_.push_back(AcquireBuffer{buffer, ready.bytes});
+    actions_.push_back(
+        PostReceive{PeerAddress{incarnation, ""}, piece->sequence, buffer, ready.bytes});
+    Say(incarnation, Go{ready.key, ready.index, piece->sequence});
+  }
+}
+
+void TransferReceiver::OnReceived(Incarnation incarnation, uint64_t sequence,
+                                  const absl::Status& status, uint64_t checksum,
+                                  base::TimePoint now) {
+  auto peer = peers_.find(incarnation);
+  if (peer == peers_.end()) return;
+  auto entry = peer->second.receives.find(sequence);
+  if (entry == peer->second.receives.end()) return;
+  const Receive receive = entry->second;
+  peer->second.receives.erase(entry);
+  if (lost_.Contains(incarnation)) {
+    if (peer->second.receives.empty()) peers_.erase(peer);
+    Release(receive.buffer);
+    return GiveGo(now);
+  }
+  Piece* piece = FindPiece(receive.key, receive.index);
+  if (piece == nullptr || piece->state != Piece::State::kGoing || piece->sequence != sequence) {
+    Release(receive.buffer);
+    Refuse(incarnation, receive.key, Deny::Reason::kOver);
+  } else if (!status.ok() || checksum != receive.checksum) {
+    Release(receive.buffer);
+    Find(receive.key)->attempt->pieces.erase(receive.index);
+    Say(incarnation,
+        PieceAcknowledged{receive.key, receive.index, PieceAcknowledged::Verdict::kCorrupt});
+  } else {
+    Land(receive, *piece, incarnation);
+  }
+  GiveGo(now);
+}
+
+void TransferReceiver::Land(const Receive& receive, Piece& piece, Incarnation peer) {
+  piece.state = Piece::State::kLanded;
+  Say(peer, PieceAcknowledged{receive.key, receive.index});
+  actions_.push_back(PieceLanded{.consumer = receive.key.consumer,
+                                 .item = receive.key.item,
+                                 .range = piece.ready.range,
+                                 .buffer = receive.buffer});
+}
+
+// ---- peers and time -----------------------------------------------------------------------------
+
+void TransferReceiver::PeerLost(Incarnation incarnation, base::TimePoint now) {
+  lost_.Insert(incarnation);
+  std::erase_if(parked_, [&](const Parked& parked) { return parked.peer == incarnation; });
+  for (auto& [id, input] : inputs_) {
+    if (!input.received && input.attempt.has_value() && input.attempt->peer == incarnation) {
+      input.attempt.reset();
+    }
+  }
+  auto it = peers_.find(incarnation);
+  if (it != peers_.end()) {
+    if (it->second.receives.empty()) {
+      peers_.erase(it);
+    } else {
+      actions_.push_back(AbortPeer{incarnation});
+    }
+  }
+  GiveGo(now);
+}
+
+void TransferReceiver::OnTime(base::TimePoint now) {
+  while (!parked_.empty() && parked_.front().until <= now) {
+    Refuse(parked_.front().peer, parked_.front().offer.key, Deny::Reason::kUnknownTask);
+    parked_.pop_front();
+  }
+  for (auto& [incarnation, peer] : peers_) {
+    if (lost_.Contains(incarnation)) continue;
+    for (auto& [sequence, receive] : peer.receives) {
+      if (receive.retry_at > now) continue;
+      receive.retry_at = now + kTransferRetry;
+      Say(incarnation, Go{receive.key, receive.index, sequence});
+    }
+  }
+}
+
+base::TimePoint TransferReceiver::NextDeadline() const {
+  base::TimePoint next = parked_.empty() ? base::kNever : parked_.front().until;
+  for (const auto& [incarnation, peer] : peers_) {
+    if (lost_.Contains(incarnation)) continue;
+    for (const auto& [sequence, receive] : peer.receives) next = std::min(next, receive.retry_at);
+  }
+  return next;
+}
+
+// ---- parts --------------------------------------------------------------------------------------
+
+// The input whose current attempt this is.
+TransferReceiver::Input* TransferReceiver::Find(const TransferKey& key) {
+  auto it = inputs_.find(InputId(key.consumer, key.item));
+  if (it == inputs_.end() || !it->second.attempt.has_value()) return nullptr;
+  return it->second.attempt->key == key ? &it->second : nullptr;
+}
+
+TransferReceiver::Piece* TransferReceiver::FindPiece(const TransferKey& key, int32_t index) {
+  Input* input = Find(key);
+  if (input == nullptr) return nullptr;
+  auto it = input->attempt->pieces.find(index);
+  return it == input->attempt->pieces.end() ? nullptr : &it->second;
+}
+
+void TransferReceiver::EndAttempt(Input& input) {
+  if (!input.attempt.has_value()) return;
+  const TransferKey key = input.attempt->key;
+  const Incarnation peer = input.attempt->peer;
+  input.attempt.reset();
+  Refuse(peer, key, Deny::Reason::kOver);
+}
+
+void TransferReceiver::Release(BufferId buffer) {
+  auto it = landings_.find(buffer);
+  CHECK_TRUE(it != landings_.end());
+  landed_bytes_ -= it->second.bytes;
+  landings_.erase(it);
+  actions_.push_back(ReleaseBuffer{buffer});
+}
+
+void TransferReceiver::Say(Incarnation peer, TransferMessage message) {
+  actions_.push_back(SendTransfer{PeerAddress{peer, ""}, std::move(message)});
+}
+
+// kOver lets the sender drop its buffers, so it is said only once no operation of the key is under
+// way; until then each Go is repeated, and the last one to complete says it.
+void TransferReceiver::Refuse(Incarnation peer, const TransferKey& key, Deny::Reason reason) {
+  if (reason == Deny::Reason::kOver) {
+    auto it = peers_.find(peer);
+    if (it != peers_.end()) {
+      bool under_way = false;
+      for (const auto& [sequence, receive] : it->second.receives) {
+        if (receive.key != key) continue;
+        under_way = true;
+        Say(peer, Go{key, receive.index, sequence});
+      }
+      if (under_way) return;
+    }
+  }
+  Say(peer, Deny{key, reason});
+}
+
+}  // namespace triptych::scheduler

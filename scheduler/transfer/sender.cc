@@ -1,0 +1,327 @@
+#include "scheduler/transfer/sender.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace triptych::scheduler {
+
+TransferSender::TransferSender(std::string fingerprint, int64_t staging_bytes)
+    : fingerprint_(std::move(fingerprint)), staging_bytes_(staging_bytes) {}
+
+// ---- the producer -------------------------------------------------------------------------------
+
+void TransferSender::Offer(const OutgoingTransfer& transfer, base::TimePoint now) {
+  if (lost_.Contains(transfer.peer.incarnation)) {
+    actions_.push_back(TransferFailed{transfer.key, absl::UnavailableError("peer lost")});
+    return;
+  }
+  auto [it, inserted] = transfers_.try_emplace(transfer.key);
+  if (!inserted) return;
+  it->second.offer = transfer;
+  it->second.retry_at = now + kTransferRetry;
+  peers_[transfer.peer.incarnation].address = transfer.peer;
+  SendOffer(it->second);
+}
+
+bool TransferSender::ReserveStaging(const TransferKey& key, BufferId buffer, int64_t bytes) {
+  auto it = transfers_.find(key);
+  if (it == transfers_.end() || it->second.state != Transfer::State::kGranted) return false;
+  if (staged_bytes_ > 0 && staged_bytes_ + bytes > staging_bytes_) return false;
+  CHECK_TRUE(buffers_.emplace(buffer, Buffer{.bytes = bytes}).second);
+  staged_bytes_ += bytes;
+  actions_.push_back(AcquireBuffer{buffer, bytes});
+  return true;
+}
+
+void TransferSender::PieceStaged(const StagedPiece& piece, base::TimePoint now) {
+  auto it = transfers_.find(piece.key);
+  if (it == transfers_.end() || it->second.state != Transfer::State::kGranted) {
+    Unwant(piece.buffer);
+    return;
+  }
+  Transfer& transfer = it->second;
+  auto [slot, inserted] = transfer.pieces.try_emplace(piece.index, Piece{.staged = piece});
+  CHECK_TRUE(inserted);
+  if (piece.position == Ready::Position::kLast) transfer.num_pieces = piece.index + 1;
+  transfer.retry_at = now + kTransferRetry;
+  SendReady(transfer, slot->second);
+}
+
+void TransferSender::DropStaged(BufferId buffer) { Unwant(buffer); }
+
+void TransferSender::Cancel(const TransferKey& key, base::TimePoint now) { Stop(key, now); }
+
+// ---- the consumer's messages --------------------------------------------------------------------
+
+void TransferSender::Handle(Incarnation peer, const TransferMessage& message, base::TimePoint now) {
+  if (lost_.Contains(peer)) return;
+  std::visit([&](const auto& m) { OnMessage(peer, m, now); }, message);
+}
+
+void TransferSender::OnMessage(Incarnation peer, const Grant& grant, base::TimePoint now) {
+  Transfer* transfer = Find(grant.key, peer);
+  if (transfer == nullptr || transfer->state != Transfer::State::kOffered) return;
+  transfer->state = Transfer::State::kGranted;
+  transfer->retry_at = now + kTransferRetry;
+  actions_.push_back(TransferGranted{grant.key});
+}
+
+void TransferSender::OnMessage(Incarnation peer, const Deny& deny, base::TimePoint now) {
+  Transfer* transfer = Find(deny.key, peer);
+  if (transfer == nullptr) return;
+  const TransferKey key = deny.key;
+  const bool aborting = transfer->state == Transfer::State::kAborting;
+  switch (deny.reason) {
+    case Deny::Reason::kUnknownTask:
+      if (transfer->state == Transfer::State::kOffered) transfer->retry_at = now + kOfferRetry;
+      return;
+    case Deny::Reason::kOver:
+      // Said only when no operation of this key is under way: everything may go.
+      Erase(key);
+      if (!aborting) {
+        actions_.push_back(TransferFailed{key, absl::CancelledError("no longer wanted")});
+      }
+      return;
+    case Deny::Reason::kWrongFingerprint:
+      if (!aborting) Fail(key, absl::FailedPreconditionError("another model"), now);
+      return;
+    case Deny::Reason::kMismatch:
+      if (!aborting) Fail(key, absl::InternalError("unlike the reservation"), now);
+      return;
+  }
+}
+
+void TransferSender::OnMessage(Incarnation incarnation, const Go& go, base::TimePoint now) {
+  auto it = peers_.find(incarnation);
+  if (it == peers_.end()) return;
+  Peer& peer = it->second;
+  if (go.sequence < peer.next_sequence) return Repeat(peer, go.sequence, now);
+  if (peer.early.size() >= static_cast<size_t>(kMaxRemembered)) return Breach(incarnation, now);
+  peer.early.emplace(go.sequence, go);
+  while (!peer.early.empty() && peer.early.begin()->first == peer.next_sequence) {
+    const Go next = peer.early.begin()->second;
+    peer.early.erase(peer.early.begin());
+    if (!Follow(peer, next)) return Breach(incarnation, now);
+    ++peer.next_sequence;
+  }
+}
+
+// Posts the send of a piece that is staged, wanted or not. False when there is no such piece: a
+// receiver never asks for one.
+bool TransferSender::Follow(Peer& peer, const Go& go) {
+  Transfer* transfer = Find(go.key, peer.address.incarnation);
+  if (transfer == nullptr) return false;
+  auto it = transfer->pieces.find(go.index);
+  if (it == transfer->pieces.end() || it->second.acknowledged) return false;
+  const StagedPiece& staged = it->second.staged;
+  ++buffers_.at(staged.buffer).posted;
+  peer.sends[go.sequence] = Send{.buffer = staged.buffer, .bytes = staged.bytes};
+  actions_.push_back(PostSend{peer.address, go.sequence, staged.buffer, staged.bytes});
+  return true;
+}
+
+// The receiver still waits for an operation that this side has done long ago: its bytes were lost
+// with their connection.
+void TransferSender::Repeat(Peer& peer, uint64_t sequence, base::TimePoint now) {
+  auto it = peer.sends.find(sequence);
+  if (it == peer.sends.end()) return;
+  Send& send = it->second;
+  if (send.posted || now - send.done_at < kTransferRetry) return;
+  send.posted = true;
+  ++buffers_.at(send.buffer).posted;
+  actions_.push_back(PostSend{peer.address, sequence, send.buffer, send.bytes});
+}
+
+// A peer that breaks the protocol is worth no memory: the connection goes, and all that it holds.
+void TransferSender::Breach(Incarnation peer, base::TimePoint now) {
+  actions_.push_back(AbortPeer{peer});
+  PeerLost(peer, now);
+}
+
+void TransferSender::OnMessage(Incarnation peer, const PieceAcknowledged& acknowledged,
+                               base::TimePoint now) {
+  Transfer* transfer = Find(acknowledged.key, peer);
+  if (transfer == nullptr) return;
+  auto it = transfer->pieces.find(acknowledged.index);
+  if (it == transfer->pieces.end() || it->second.acknowledged) return;
+  Piece& piece = it->second;
+  const TransferKey key = acknowledged.key;
+  if (acknowledged.verdict == PieceAcknowledged::Verdict::kCorrupt) {
+    if (transfer->state == Transfer::State::kAborting) return;
+    if (++piece.failures >= kMaxPieceFailures) {
+      return Fail(key, absl::DataLossError("piece corrupt too often"), now);
+    }
+    // At once the first time; then at the pace of the timer, for the link may be broken.
+    if (piece.failures == 1) SendReady(*transfer, piece);
+    return;
+  }
+  piece.acknowledged = true;
+  PieceOver(peer, piece);
+  if (transfer->state == Transfer::State::kAborting || transfer->num_pieces < 0) return;
+  if (static_cast<int32_t>(transfer->pieces.size()) < transfer->num_pieces) return;
+  const bool all = std::all_of(transfer->pieces.begin(), transfer->pieces.end(),
+                               [](const auto& entry) { return entry.second.acknowledged; });
+  if (!all) return;
+  transfers_.erase(key);
+  actions_.push_back(TransferDelivered{key});
+}
+
+// ---- transport ----------------------------------------------------------------------------------
+
+void TransferSender::OnSent(Incarnation incarnation, uint64_t sequence,
+                            const absl::Status& /*status*/, base::TimePoint now) {
+  // Whether it arrived is for the receiver to say; a failed send is repeated when it asks.
+  auto it = peers_.find(incarnation);
+  if (it == peers_.end()) return;
+  auto entry = it->second.sends.find(sequence);
+  if (entry == it->second.sends.end() || !entry->second.posted) return;
+  Send& send = entry->second;
+  send.posted = false;
+  send.done_at = now;
+  const BufferId buffer = send.buffer;
+  --buffers_.at(buffer).posted;
+  if (!buffers_.at(buffer).wanted) it->second.sends.erase(entry);
+  ReleaseIfIdle(buffer);
+  if (lost_.Contains(incarnation) && it->second.sends.empty()) peers_.erase(it);
+}
+
+void TransferSender::PeerLost(Incarnation incarnation, base::TimePoint) {
+  lost_.Insert(incarnation);
+  std::vector<TransferKey> keys;
+  for (const auto& [key, transfer] : transfers_) {
+    if (transfer.offer.peer.incarnation == incarnation) keys.push_back(key);
+  }
+  for (const TransferKey& key : keys) {
+    const bool told = transfers_.at(key).state == Transfer::State::kAborting;
+    Erase(key);
+    if (!told) actions_.push_back(TransferFailed{key, absl::UnavailableError("peer lost")});
+  }
+  auto it = peers_.find(incarnation);
+  if (it == peers_.end()) return;
+  it->second.early.clear();
+  // Sends under way keep their buffers until the transport has let go of them.
+  if (it->second.sends.empty()) {
+    peers_.erase(it);
+  } else {
+    actions_.push_back(AbortPeer{incarnation});
+  }
+}
+
+// ---- time ---------------------------------------------------------------------------------------
+
+void TransferSender::OnTime(base::TimePoint now) {
+  for (auto& [key, transfer] : transfers_) {
+    if (transfer.retry_at <= now) RepeatMessages(transfer, now);
+  }
+}
+
+base::TimePoint TransferSender::NextDeadline() const {
+  base::TimePoint next = base::kNever;
+  for (const auto& [key, transfer] : transfers_) next = std::min(next, transfer.retry_at);
+  return next;
+}
+
+void TransferSender::RepeatMessages(Transfer& transfer, base::TimePoint now) {
+  transfer.retry_at = now + kTransferRetry;
+  switch (transfer.state) {
+    case Transfer::State::kOffered:
+      SendOffer(transfer);
+      break;
+    case Transfer::State::kGranted:
+      for (const auto& [index, piece] : transfer.pieces) {
+        if (!piece.acknowledged) SendReady(transfer, piece);
+      }
+      break;
+    case Transfer::State::kAborting:
+      Tell(transfer.offer.peer, AbortTransfer{transfer.offer.key});
+      break;
+  }
+}
+
+// ---- parts --------------------------------------------------------------------------------------
+
+TransferSender::Transfer* TransferSender::Find(const TransferKey& key, Incarnation peer) {
+  auto it = transfers_.find(key);
+  if (it == transfers_.end() || it->second.offer.peer.incarnation != peer) return nullptr;
+  return &it->second;
+}
+
+void TransferSender::SendOffer(const Transfer& transfer) {
+  Tell(transfer.offer.peer, scheduler::Offer{.key = transfer.offer.key,
+                                             .fingerprint = fingerprint_,
+                                             .kind = transfer.offer.kind,
+                                             .num_tokens = transfer.offer.num_tokens,
+                                             .bytes = transfer.offer.bytes});
+}
+
+void TransferSender::SendReady(const Transfer& transfer, const Piece& piece) {
+  const StagedPiece& staged = piece.staged;
+  Tell(transfer.offer.peer, Ready{.key = staged.key,
+                                  .index = staged.index,
+                                  .range = staged.range,
+                                  .bytes = staged.bytes,
+                                  .checksum = staged.checksum,
+                                  .position = staged.position,
+                                  .first_token = staged.first_token});
+}
+
+// Tells the receiver. Pieces that it was told to be ready stay until it has answered that it will
+// ask for none of them: a Go may be on its way.
+void TransferSender::Stop(const TransferKey& key, base::TimePoint now) {
+  auto it = transfers_.find(key);
+  if (it == transfers_.end() || it->second.state == Transfer::State::kAborting) return;
+  Transfer& transfer = it->second;
+  Tell(transfer.offer.peer, AbortTransfer{key});
+  const bool open = std::any_of(transfer.pieces.begin(), transfer.pieces.end(),
+                                [](const auto& entry) { return !entry.second.acknowledged; });
+  if (!open) return Erase(key);
+  transfer.state = Transfer::State::kAborting;
+  transfer.retry_at = now + kTransferRetry;
+}
+
+void TransferSender::Erase(const TransferKey& key) {
+  auto it = transfers_.find(key);
+  for (const auto& [index, piece] : it->second.pieces) {
+    if (!piece.acknowledged) PieceOver(it->second.offer.peer.incarnation, piece);
+  }
+  transfers_.erase(it);
+}
+
+void TransferSender::Fail(const TransferKey& key, absl::Status status, base::TimePoint now) {
+  Stop(key, now);
+  actions_.push_back(TransferFailed{key, std::move(status)});
+}
+
+void TransferSender::PieceOver(Incarnation incarnation, const Piece& piece) {
+  auto it = peers_.find(incarnation);
+  if (it != peers_.end()) {
+    std::erase_if(it->second.sends, [&](const auto& entry) {
+      return entry.second.buffer == piece.staged.buffer && !entry.second.posted;
+    });
+  }
+  Unwant(piece.staged.buffer);
+}
+
+void TransferSender::Unwant(BufferId buffer) {
+  auto it = buffers_.find(buffer);
+  if (it == buffers_.end()) return;
+  it->second.wanted = false;
+  ReleaseIfIdle(buffer);
+}
+
+void TransferSender::ReleaseIfIdle(BufferId buffer) {
+  auto it = buffers_.find(buffer);
+  if (it->second.wanted || it->second.posted > 0) return;
+  staged_bytes_ -= it->second.bytes;
+  buffers_.erase(it);
+  actions_.push_back(ReleaseBuffer{buffer});
+  actions_.push_back(StagingFree{});
+}
+
+void TransferSender::Tell(const PeerAddress& peer, TransferMessage message) {
+  actions_.push_back(SendTransfer{peer, std::move(message)});
+}
+
+}  // namespace triptych::scheduler
