@@ -4,10 +4,10 @@
 #include "models/tokenizer/tokenizer.h"
 
 #include <catch2/catch.hpp>
-#include <chrono>
 #include <fstream>
 #include <random>
 
+#include "base/clock.h"
 #include "tests/models/reference_files.h"
 #include "tests/models/tokenizer/small_tokenizer.h"
 #include "tests/support/skip.h"
@@ -31,9 +31,10 @@ absl::StatusCode CodeOf(const json& file, int vocab_size = kSmallVocabulary) {
 
 // Seconds to encode `text`.
 double SecondsOf(const Tokenizer& tokenizer, const std::string& text) {
-  const auto start = std::chrono::steady_clock::now();
+  const base::RealClock clock;
+  const base::TimePoint start = clock.Now();
   CHECK(!tokenizer.Encode(text).empty());
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return base::ToSeconds(clock.Now() - start);
 }
 
 }  // namespace
