@@ -151,6 +151,7 @@ void Admit(StageState& state, const AssignPrefill& assign) {
                    .stage = Stage::kPrefill,
                    .epoch = assign.epoch},
                   assign.gateway});
+  ExpectItems(state, task);
   for (const InputProducer& input : assign.inputs) BindProducer(state, task, input);
 }
 

@@ -6,8 +6,6 @@
 #include <optional>
 #include <vector>
 
-#include "absl/status/status.h"
-#include "base/clock.h"
 #include "scheduler/plan/step_plan.h"
 #include "scheduler/plan/transfer_messages.h"
 #include "scheduler/stage/stage_state.h"
@@ -24,6 +22,8 @@ void OfferKv(StageState& state, PrefillTask& task);
 void StopSending(StageState& state, std::optional<OutgoingPieces>& outgoing);
 
 // ---- receiving ----
+// The reservations of the items; of the KV.
+void ExpectItems(StageState& state, const PrefillTask& task);
 void ExpectKv(StageState& state, DecodeTask& task);
 // The table entry of one item: its embedding comes from that producer, whatever came before.
 void BindProducer(StageState& state, PrefillTask& task, const InputProducer& input);
@@ -35,19 +35,13 @@ void ItemIsHere(StageState& state, PrefillTask& task, int32_t item);
 // Imports of pieces that landed, exports of what is computed (by this very step too) and granted.
 void PlanImports(StageState& state, StepPlan& plan, StepRecord& record);
 void PlanExports(StageState& state, StepPlan& plan, StepRecord& record);
-bool HasImports(const StageState& state);
 void ImportsDone(StageState& state, const StepRecord& record);
 void ExportsDone(StageState& state, const StepRecord& record,
                  const std::vector<ExportResult>& results);
 
-// ---- events ----
-void TransferMessageCame(StageState& state, Incarnation peer, const TransferMessage& message);
-void PieceSent(StageState& state, Incarnation peer, uint64_t sequence, absl::Status status);
-void PieceReceived(StageState& state, Incarnation peer, uint64_t sequence, absl::Status status,
-                   uint64_t checksum);
-void TransferPeerLost(StageState& state, Incarnation peer);
-void TransferTime(StageState& state);
-base::TimePoint TransferDeadline(const StageState& state);
+// Carries out what the transfer machines ask for, in order; false when there was nothing. To be
+// called after every event, and before a step that uses what they acquired.
+bool ForwardTransfers(StageState& state);
 
 // ---- in memory ----
 // Decode tasks that wait for a prefill task of this worker take its blocks once it is done.

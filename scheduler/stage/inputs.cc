@@ -45,6 +45,10 @@ absl::Status StartPrefill(StageState& state, PrefillTask& task, PulledInput inpu
     return absl::InvalidArgumentError(
         absl::StrCat("sequence of ", total, " tokens, at most ", state.config.max_position));
   }
+  if (total < task.assign.prompt_tokens) {
+    return absl::InternalError(
+        absl::StrCat("pulled ", total, " tokens, the assignment has ", task.assign.prompt_tokens));
+  }
   // More tokens may have been sent than the scheduler knew of.
   if (!waiting->blocks.Reserve(total)) return absl::AbortedError("no room for the sent tokens");
   SequenceLimits limits = LimitsOf(state, input, prefix + 1);
@@ -125,14 +129,15 @@ void StartDecode(StageState& state, DecodeTask& task) {
   auto layout = ResolveLayout(input.segments, {}, state.config.layout);
   if (!layout.ok()) return Fail(state, task.assign.task, layout.status());
   const FirstToken first = *std::move(waiting->first);
-  const int32_t kv_tokens = layout->num_tokens() + first.index;
+  const int32_t computed = layout->num_tokens() + first.index;
+  const int32_t kv_tokens = task.local ? computed : task.assign.prompt_tokens;
   std::vector<int32_t> answer = std::move(input.prefix_tokens);
   const auto prefix = static_cast<int32_t>(answer.size());
-  if (prefix < first.index || kv_tokens != task.assign.prompt_tokens) {
+  if (prefix < first.index || kv_tokens < layout->num_tokens() || kv_tokens > computed) {
     return Fail(state, task.assign.task,
-                absl::InternalError(absl::StrCat("KV of ", task.assign.prompt_tokens,
-                                                 " tokens does not meet a prompt of ",
-                                                 layout->num_tokens(), " and ", prefix, " sent")));
+                absl::InternalError(absl::StrCat("KV of ", kv_tokens, " tokens does not meet ",
+                                                 layout->num_tokens(), " of the prompt and ",
+                                                 prefix, " sent")));
   }
   SequenceLimits limits = LimitsOf(state, input, input.max_tokens);
   task.outbox.emplace(task.assign.request, task.assign.task, task.assign.epoch, task.assign.gateway,

@@ -1,5 +1,6 @@
 #include "scheduler/stage/stage_scheduler.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "scheduler/stage/admission.h"
@@ -13,6 +14,14 @@
 
 namespace triptych::scheduler {
 namespace {
+
+// Ends every event: what it made possible is planned, until nothing more comes of it.
+void Settle(StageState& state) {
+  ForwardTransfers(state);
+  do {
+    PlanSteps(state);
+  } while (ForwardTransfers(state));
+}
 
 void Obey(StageState& state, const AssignEncode& assign) { Admit(state, assign); }
 void Obey(StageState& state, const AssignPrefill& assign) { Admit(state, assign); }
@@ -43,72 +52,78 @@ StageScheduler::~StageScheduler() = default;
 void StageScheduler::Handle(const SchedulerToWorker& message, base::TimePoint now) {
   state_->now = now;
   std::visit([&](const auto& m) { Obey(*state_, m); }, message);
-  PlanSteps(*state_);
+  Settle(*state_);
 }
 
 void StageScheduler::OnPulled(TaskId task, absl::StatusOr<PulledInput> input, base::TimePoint now) {
   state_->now = now;
   InputPulled(*state_, task, std::move(input));
-  PlanSteps(*state_);
+  Settle(*state_);
 }
 
 void StageScheduler::OnMediaReady(TaskId task, absl::Status status, base::TimePoint now) {
   state_->now = now;
   MediaReady(*state_, task, std::move(status));
-  PlanSteps(*state_);
+  Settle(*state_);
 }
 
 void StageScheduler::OnTransferMessage(Incarnation peer, const TransferMessage& message,
                                        base::TimePoint now) {
   state_->now = now;
-  TransferMessageCame(*state_, peer, message);
-  PlanSteps(*state_);
+  state_->sender.Handle(peer, message, now);
+  state_->receiver.Handle(peer, message, now);
+  Settle(*state_);
 }
 
 void StageScheduler::OnPieceSent(Incarnation peer, uint64_t sequence, absl::Status status,
                                  base::TimePoint now) {
   state_->now = now;
-  PieceSent(*state_, peer, sequence, std::move(status));
-  PlanSteps(*state_);
+  state_->sender.OnSent(peer, sequence, status, now);
+  Settle(*state_);
 }
 
 void StageScheduler::OnPieceReceived(Incarnation peer, uint64_t sequence, absl::Status status,
                                      uint64_t checksum, base::TimePoint now) {
   state_->now = now;
-  PieceReceived(*state_, peer, sequence, std::move(status), checksum);
-  PlanSteps(*state_);
+  state_->receiver.OnReceived(peer, sequence, status, checksum, now);
+  Settle(*state_);
 }
 
 void StageScheduler::OnPeerLost(Incarnation peer, base::TimePoint now) {
   state_->now = now;
-  TransferPeerLost(*state_, peer);
-  PlanSteps(*state_);
+  state_->sender.PeerLost(peer, now);
+  state_->receiver.PeerLost(peer, now);
+  Settle(*state_);
 }
 
 void StageScheduler::OnStepResult(StepResult result, base::TimePoint now) {
   state_->now = now;
   StepDone(*state_, result);
-  PlanSteps(*state_);
+  Settle(*state_);
 }
 
 void StageScheduler::OnTokenReply(const TokenReply& reply, base::TimePoint now) {
   state_->now = now;
   TokenReplied(*state_, reply);
-  PlanSteps(*state_);
+  Settle(*state_);
 }
 
 void StageScheduler::OnTokenStreamReset(Incarnation gateway, base::TimePoint now) {
   state_->now = now;
   TokenStreamReset(*state_, gateway);
+  Settle(*state_);
 }
 
 void StageScheduler::OnTime(base::TimePoint now) {
   state_->now = now;
-  TransferTime(*state_);
-  PlanSteps(*state_);
+  state_->sender.OnTime(now);
+  state_->receiver.OnTime(now);
+  Settle(*state_);
 }
 
-base::TimePoint StageScheduler::NextDeadline() const { return TransferDeadline(*state_); }
+base::TimePoint StageScheduler::NextDeadline() const {
+  return std::min(state_->sender.NextDeadline(), state_->receiver.NextDeadline());
+}
 
 std::vector<StageAction> StageScheduler::TakeActions() {
   return std::exchange(state_->actions, {});
@@ -127,13 +142,5 @@ StageStats StageScheduler::Stats() const {
 }
 
 bool StageScheduler::draining() const { return state_->draining; }
-
-void StageScheduler::Abandon() {
-  state_->steps.Abandon();
-  state_->encodes.clear();
-  state_->prefills.clear();
-  state_->decodes.clear();
-  state_->actions.clear();
-}
 
 }  // namespace triptych::scheduler

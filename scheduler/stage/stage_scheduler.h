@@ -25,8 +25,6 @@ struct StageState;
 class StageScheduler {
  public:
   explicit StageScheduler(StageConfig config);
-  // Checks that nothing is held that was not given back: release every task and finish every step
-  // first, or call Abandon().
   ~StageScheduler();
 
   // A message of the scheduler that this worker obeys (term and incarnations were checked).
@@ -65,9 +63,6 @@ class StageScheduler {
   WorkerReport Report(bool with_inventory) const;
   StageStats Stats() const;
   bool draining() const;
-
-  // The process ends: forget every task, step and transfer without an action.
-  void Abandon();
 
  private:
   friend class StageSchedulerTestAccess;

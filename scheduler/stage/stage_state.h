@@ -11,6 +11,7 @@
 //   inventory    reports
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <utility>
 #include <vector>
@@ -21,18 +22,33 @@
 #include "scheduler/stage/stage_actions.h"
 #include "scheduler/stage/step_ledger.h"
 #include "scheduler/stage/tasks.h"
+#include "scheduler/transfer/receiver.h"
+#include "scheduler/transfer/sender.h"
+#include "scheduler/transfer/transfer_actions.h"
 
 namespace triptych::scheduler {
+
+// A piece that waits for its import, for the consumer task as it was when the piece landed.
+struct LandedPiece {
+  PieceLanded piece;
+  uint64_t life = 0;
+};
 
 struct StageState {
   explicit StageState(StageConfig stage_config)
       : config(std::move(stage_config)),
         blocks(config.profile.kv_blocks),
-        slots(config.profile.embedding_slots) {}
+        slots(config.profile.embedding_slots),
+        sender(config.profile.fingerprint, config.staging_bytes),
+        receiver(config.profile.fingerprint, config.landing_bytes, [this] { return NewBuffer(); }) {
+  }
 
   StageConfig config;
   BlockPool blocks;
   SlotPool slots;
+  TransferSender sender;
+  TransferReceiver receiver;
+  std::deque<LandedPiece> landed;  // checked in, not in a step yet
   StepLedger steps;
   // By task id, which rises with time: the first is the oldest.
   std::map<TaskId, EncodeTask> encodes;
@@ -42,10 +58,14 @@ struct StageState {
   double speed[kNumStages] = {};  // learned, in cost units a second; 0 while unknown
   uint64_t last_buffer = 0;
   uint64_t last_life = 0;
+  uint32_t last_attempt = 0;
   base::TimePoint now{};  // of the event that is being handled
   std::vector<StageAction> actions;
 
   Incarnation own() const { return config.profile.incarnation; }
+  // Numbers rise over a worker's life: an offer that is made again is never taken for an earlier
+  // one.
+  uint32_t NewAttempt() { return ++last_attempt; }
   BufferId NewBuffer() { return BufferId(++last_buffer); }
   template <typename Action>
   void Emit(Action action) {

@@ -28,12 +28,6 @@ struct StepRecord {
     uint64_t life = 0;
     int64_t patches = 0;
   };
-  struct Import {
-    TaskId task;
-    uint64_t life = 0;
-    BufferId buffer;
-    CacheRange range;
-  };
   struct Export {
     TransferKey key;
     int32_t index = 0;
@@ -44,7 +38,7 @@ struct StepRecord {
   StepId id;
   std::vector<Row> rows;
   std::vector<Encode> encodes;
-  std::vector<Import> imports;
+  std::vector<BufferId> imports;
   std::vector<Export> exports;
 };
 

@@ -23,7 +23,6 @@ namespace triptych::scheduler {
 // Pieces of one output on their way to a consumer on another worker: which tokens were exported.
 struct OutgoingPieces {
   TransferKey key;
-  PeerAddress peer;
   TransferKind kind = TransferKind::kKv;
   int32_t num_tokens = 0;
   int32_t exported = 0;    // tokens [0, exported) are in submitted exports
@@ -97,7 +96,6 @@ struct PrefillTask {
   std::optional<TokenOutbox> outbox;
   std::optional<BindConsumer> consumer;
   std::optional<OutgoingPieces> outgoing;
-  uint32_t attempts = 0;
   std::variant<AwaitingPrompt, Prefilling, PrefillKept, PrefillBroken> state;
 };
 

@@ -1,0 +1,147 @@
+#pragma once
+
+// An engine made of numbers: KV blocks, slots and buffers hold one word a token, and a sampled
+// token is a digest of every KV word that its row may read. So a block used twice, a stale slot or
+// a piece in the wrong place changes the text.
+
+#include <catch2/catch.hpp>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "scheduler/plan/step_plan.h"
+
+namespace triptych::scheduler::testing {
+
+inline constexpr int32_t kVocabulary = 1000;
+inline constexpr uint64_t kUnwritten = ~uint64_t{0};
+
+inline uint64_t Mix(uint64_t a, uint64_t b) {
+  uint64_t x = a * 0x9E3779B97F4A7C15u + b + 0x632BE59BD9B4E019u;
+  x ^= x >> 29;
+  x *= 0xBF58476D1CE4E5B9u;
+  return x ^ (x >> 32);
+}
+
+inline uint64_t EmbeddingWord(uint64_t content_key, int32_t token) {
+  return Mix(content_key, 7000 + token);
+}
+
+inline uint64_t KvWord(uint64_t input, const Position3& p) {
+  return Mix(Mix(input, p.t), Mix(p.h, p.w)) & ~(uint64_t{1} << 63);
+}
+
+inline SampledToken Draw(uint64_t digest, const SampleSpec& spec) {
+  const uint64_t word = Mix(digest, Mix(spec.params.seed, spec.index));
+  return {.token = static_cast<int32_t>(word % kVocabulary), .logprob = -1};
+}
+
+class FakeEngine {
+ public:
+  FakeEngine(int32_t blocks, int32_t block_tokens, int32_t slots)
+      : block_tokens_(block_tokens),
+        kv_(static_cast<size_t>(blocks) * block_tokens, kUnwritten),
+        slots_(slots, kUnwritten) {}
+
+  std::map<TaskId, uint64_t> patches;  // encode task -> content key
+  std::map<BufferId, std::vector<uint64_t>> buffers;
+  std::deque<StepPlan> queue;
+  std::set<TaskId> broken;  // rows of these give logits that are not finite
+  int64_t rows_run = 0, chunks_run = 0, overlapped_steps = 0;
+
+  void Submit(StepPlan plan) {
+    if (!queue.empty()) ++overlapped_steps;
+    queue.push_back(std::move(plan));
+    REQUIRE(queue.size() <= 2);
+  }
+
+  // Runs the oldest step.
+  StepResult Finish() {
+    const StepPlan plan = std::move(queue.front());
+    queue.pop_front();
+    StepResult result{.id = plan.id, .seconds = 0.001};
+    for (const ImportSpec& spec : plan.imports) Import(spec);
+    for (const EncodeRow& row : plan.encodes) Encode(row);
+    for (size_t i = 0; i < plan.rows.size(); ++i) {
+      result.rows.push_back(Run(plan.rows[i]));
+      if (result.rows.back().tokens.empty()) continue;
+      sampled_[{plan.id.value(), static_cast<int32_t>(i)}] = result.rows.back().tokens[0].token;
+    }
+    for (const ExportSpec& spec : plan.exports) result.exports.push_back(Export(spec));
+    return result;
+  }
+
+  static uint64_t Checksum(const std::vector<uint64_t>& words) {
+    uint64_t sum = 1;
+    for (uint64_t word : words) sum = Mix(sum, word);
+    return sum;
+  }
+
+ private:
+  uint64_t& Kv(const std::vector<BlockId>& pages, int32_t token) {
+    return kv_[static_cast<size_t>(pages.at(token / block_tokens_)) * block_tokens_ +
+               token % block_tokens_];
+  }
+  uint64_t& Word(const CacheRange& range, const std::vector<BlockId>& pages, int32_t first_slot,
+                 int32_t token) {
+    if (range.kind == TransferKind::kKv) return Kv(pages, token);
+    return slots_.at(first_slot + token - range.token_begin);
+  }
+  void Import(const ImportSpec& spec) {
+    const std::vector<uint64_t>& words = buffers.at(spec.buffer);
+    REQUIRE(static_cast<int32_t>(words.size()) == spec.range.token_end - spec.range.token_begin);
+    for (int32_t t = spec.range.token_begin; t < spec.range.token_end; ++t) {
+      Word(spec.range, spec.pages, spec.first_slot, t) = words[t - spec.range.token_begin];
+    }
+  }
+  ExportResult Export(const ExportSpec& spec) {
+    std::vector<uint64_t>& words = buffers.at(spec.buffer);
+    words.clear();
+    for (int32_t t = spec.range.token_begin; t < spec.range.token_end; ++t) {
+      words.push_back(Word(spec.range, spec.pages, spec.first_slot, t));
+      REQUIRE(words.back() != kUnwritten);
+    }
+    return {spec.buffer, Checksum(words)};
+  }
+  void Encode(const EncodeRow& row) {
+    for (int32_t i = 0; i < row.num_tokens; ++i) {
+      slots_.at(row.first_slot + i) = EmbeddingWord(patches.at(row.task), i);
+    }
+  }
+  RowResult Run(const PlanRow& row) {
+    ++rows_run;
+    const auto count = static_cast<int32_t>(row.token_ids.size());
+    if (count > 1) ++chunks_run;
+    std::vector<uint64_t> inputs(row.token_ids.begin(), row.token_ids.end());
+    if (row.sampled_by) {
+      const auto source = std::pair(row.sampled_by->step.value(), row.sampled_by->row);
+      inputs.back() = sampled_.at(source);
+    }
+    for (const EmbeddingRange& range : row.embeddings) {
+      for (int32_t i = 0; i < range.count; ++i) {
+        inputs[range.row_offset + i] = slots_.at(range.first_slot + i);
+        REQUIRE(inputs[range.row_offset + i] != kUnwritten);
+      }
+    }
+    for (int32_t i = 0; i < count; ++i) {
+      Kv(row.pages, row.first_token + i) = KvWord(inputs[i], row.positions.at(i));
+    }
+    RowResult result{.task = row.task};
+    if (broken.contains(row.task)) result.numerical_error = true;
+    if (!row.sample || result.numerical_error) return result;
+    uint64_t digest = 0;
+    for (int32_t t = 0; t < row.first_token + count; ++t) digest = Mix(digest, Kv(row.pages, t));
+    result.tokens.push_back(Draw(digest, *row.sample));
+    return result;
+  }
+
+  const int32_t block_tokens_;
+  std::vector<uint64_t> kv_;
+  std::vector<uint64_t> slots_;
+  std::map<std::pair<uint64_t, int32_t>, int32_t> sampled_;
+};
+
+}  // namespace triptych::scheduler::testing
