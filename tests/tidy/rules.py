@@ -130,7 +130,8 @@ CODE_WORDS = [
      {"base/clock.h": "the injected clock itself",
       "base/log.cc": "wall time exists in log lines alone",
       "base/rpc.cc": "gRPC takes a deadline as wall-clock time",
-      "services/runtime/": "gRPC takes a deadline as wall-clock time"}),
+      "services/runtime/": "gRPC takes a deadline as wall-clock time",
+      "services/scheduler/cluster_service": "a gRPC alarm takes wall-clock time"}),
     ("random",
      r"\b(rand|srand|rand_r|drand48|getrandom)\s*\(|\brandom_device\b"
      r"|\bRandomBits64\s*\(",
