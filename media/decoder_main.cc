@@ -9,6 +9,7 @@
 #include "media/confinement.h"
 #include "media/decode.h"
 #include "media/decoder_protocol.h"
+#include "media/syscall_filter.h"
 
 namespace triptych::media {
 namespace {
@@ -72,6 +73,8 @@ int main() {
                                 triptych::media::kSlackBytes)) {
     return 1;
   }
+  // Where the kernel has no filters, the limits above stand alone.
+  triptych::media::FilterSystemCalls();
   while (triptych::media::ServeOne()) {
   }
   return 0;

@@ -40,6 +40,11 @@ std::vector<pid_t> Children() {
   return children;
 }
 
+std::string Read(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
 int OpenDescriptors() {
   int count = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
@@ -130,6 +135,23 @@ TEST_CASE("DecodePool: children and descriptors are gone with the pool", "[media
   }
   CHECK(Children().empty());
   CHECK(OpenDescriptors() == before);
+}
+
+TEST_CASE("DecodePool: a child is confined", "[media][sandbox][hostile]") {
+  const auto pool = StartPool();
+  REQUIRE(pool->Decode(WritePng(Gradient(5, 5), PngKind()), Limits()).ok());
+  const std::string process = "/proc/" + std::to_string(Children().at(0));
+  const std::string status = Read(process + "/status"), limits = Read(process + "/limits");
+  CHECK(status.find("NoNewPrivs:\t1") != std::string::npos);
+  CHECK(status.find("Seccomp:\t2") != std::string::npos);
+  CHECK(limits.find("Max open files            3  ") != std::string::npos);
+  CHECK(limits.find("Max core file size        0  ") != std::string::npos);
+  CHECK(limits.find("Max cpu time              unlimited") == std::string::npos);
+  int descriptors = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(process + "/fd")) {
+    descriptors += std::stoi(entry.path().filename().string()) <= 2 ? 1 : 100;
+  }
+  CHECK(descriptors == 3);
 }
 
 TEST_CASE("DecodePool: a missing decoder or a bad option is refused at the start",
