@@ -1,6 +1,7 @@
 // What is defended: no bytes, however made, crash the probe or the decoders or allocate from a
 // declared size; each refusal is one of three fixed texts.
 
+#include <sys/resource.h>
 #include <zlib.h>
 
 #include <catch2/catch.hpp>
@@ -125,6 +126,19 @@ TEST_CASE("ProbeImage: declared sizes beyond the limits are too large", "[media]
   limits.max_side = 23;
   for (const std::string& picture : SmallPictures())
     CHECK(Outcome(picture, limits) == kImageTooLarge);
+}
+
+TEST_CASE("DecodeImage: refusing bombs takes no memory", "[media][hostile]") {
+  const auto peak_kib = [] {
+    rusage usage = {};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;
+  };
+  const std::string bomb = Deflate(std::string(20 << 20, '\0'));
+  const long before = peak_kib();
+  CHECK(Outcome(Png(100000, 100000, PngChunk("IDAT", bomb))) == kImageTooLarge);
+  CHECK(Outcome(Png(16384, 2048, PngChunk("zTXt", bomb))) == kImageMalformed);
+  CHECK(peak_kib() - before < 64 << 10);
 }
 
 TEST_CASE("ProbeImage: a JPEG of a thousand scans is too large", "[media][hostile]") {
