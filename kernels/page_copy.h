@@ -43,7 +43,7 @@ absl::Status ScatterPages(const PageCopyArgs& args, const Stream& stream);
 namespace internal {
 enum class PageCopyDirection { kGather, kScatter };
 // Checked arguments with at least one layer and token. The CUDA one answers a cudaError_t.
-void PageCopyCpu(const PageCopyArgs& args, PageCopyDirection direction);
+void PageCopyCpu(const PageCopyArgs& args, PageCopyDirection direction, ThreadPool* pool);
 int PageCopyCuda(const PageCopyArgs& args, PageCopyDirection direction, void* cuda_stream);
 }  // namespace internal
 

@@ -40,7 +40,7 @@ absl::Status RmsNorm(const RmsNormArgs& args, const Stream& stream);
 
 namespace internal {
 // Checked arguments, strides filled in. The CUDA one answers a cudaError_t.
-void RmsNormCpu(const RmsNormArgs& args);
+void RmsNormCpu(const RmsNormArgs& args, ThreadPool* pool);
 int RmsNormCuda(const RmsNormArgs& args, void* cuda_stream);
 }  // namespace internal
 
