@@ -22,7 +22,7 @@ absl::Status Delivery::Accept(SubmitRequest submit, PulledInput input, base::Tim
   if (deadline != base::kNever) deadlines_.insert({deadline, id});
   if (connected_) {
     request.submitted = true;
-    actions_.push_back(SendGatewayMessage{Resubmission(request, now)});
+    actions_.emplace_back(SendGatewayMessage{Resubmission(request, now)});
   } else {
     ++waiting_;
   }
@@ -41,8 +41,8 @@ void Delivery::Conclude(RequestId id, const absl::Status& status, base::Duration
   if (!it->second.submitted) --waiting_;
   deadlines_.erase({it->second.deadline, id});
   requests_.erase(it);
-  actions_.push_back(DeliverEnd{id, status, retry_after});
-  if (connected_) actions_.push_back(SendGatewayMessage{RequestEnded{id}});
+  actions_.emplace_back(DeliverEnd{id, status, retry_after});
+  if (connected_) actions_.emplace_back(SendGatewayMessage{RequestEnded{id}});
 }
 
 // ---- the scheduler ------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ void Delivery::OnSchedulerConnected(base::TimePoint now) {
   for (auto& [id, request] : requests_) {
     if (request.submitted) continue;
     request.submitted = true;
-    actions_.push_back(SendGatewayMessage{Resubmission(request, now)});
+    actions_.emplace_back(SendGatewayMessage{Resubmission(request, now)});
   }
   waiting_ = 0;
 }
@@ -94,7 +94,7 @@ void Delivery::OnMessage(const Membership& membership) { known_peers_ = membersh
 
 void Delivery::OnMessage(const RequestProgress& progress) {
   if (requests_.count(progress.request) == 0) return;
-  actions_.push_back(DeliverProgress{progress.request, progress.milestone});
+  actions_.emplace_back(DeliverProgress{progress.request, progress.milestone});
 }
 
 // ---- workers ------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ TokenReply Delivery::OnTokens(const TokenBatch& batch, base::TimePoint) {
       deliver.tokens.push_back(batch.tokens[i - batch.start_index]);
       request.sent.push_back(deliver.tokens.back().token);
     }
-    actions_.push_back(std::move(deliver));
+    actions_.emplace_back(std::move(deliver));
   }
   if (finish != Finish::kNone) Conclude(batch.request, absl::OkStatus(), base::Duration(0));
   return reply;

@@ -79,7 +79,7 @@ void TransferReceiver::Complete(Input& input) {
   }
   // The pieces are remembered, for acknowledgements that were lost.
   input.received = true;
-  actions_.push_back(std::move(received));
+  actions_.emplace_back(std::move(received));
 }
 
 // ---- the producer's messages --------------------------------------------------------------------
@@ -249,8 +249,8 @@ void TransferReceiver::GiveGo(base::TimePoint now) {
                                              .buffer = buffer,
                                              .checksum = ready.checksum,
                                              .retry_at = now + kTransferRetry};
-    actions_.push_back(AcquireBuffer{buffer, ready.bytes});
-    actions_.push_back(
+    actions_.emplace_back(AcquireBuffer{buffer, ready.bytes});
+    actions_.emplace_back(
         PostReceive{PeerAddress{incarnation, ""}, piece->sequence, buffer, ready.bytes});
     Say(incarnation, Go{ready.key, ready.index, piece->sequence});
   }
@@ -288,10 +288,10 @@ void TransferReceiver::OnReceived(Incarnation incarnation, uint64_t sequence,
 void TransferReceiver::Land(const Receive& receive, Piece& piece, Incarnation peer) {
   piece.state = Piece::State::kLanded;
   Say(peer, PieceAcknowledged{receive.key, receive.index});
-  actions_.push_back(PieceLanded{.consumer = receive.key.consumer,
-                                 .item = receive.key.item,
-                                 .range = piece.ready.range,
-                                 .buffer = receive.buffer});
+  actions_.emplace_back(PieceLanded{.consumer = receive.key.consumer,
+                                    .item = receive.key.item,
+                                    .range = piece.ready.range,
+                                    .buffer = receive.buffer});
 }
 
 // ---- peers and time -----------------------------------------------------------------------------
@@ -309,7 +309,7 @@ void TransferReceiver::PeerLost(Incarnation incarnation, base::TimePoint now) {
     if (it->second.receives.empty()) {
       peers_.erase(it);
     } else {
-      actions_.push_back(AbortPeer{incarnation});
+      actions_.emplace_back(AbortPeer{incarnation});
     }
   }
   GiveGo(now);
@@ -368,11 +368,11 @@ void TransferReceiver::Release(BufferId buffer) {
   CHECK_TRUE(it != landings_.end());
   landed_bytes_ -= it->second.bytes;
   landings_.erase(it);
-  actions_.push_back(ReleaseBuffer{buffer});
+  actions_.emplace_back(ReleaseBuffer{buffer});
 }
 
 void TransferReceiver::Say(Incarnation peer, TransferMessage message) {
-  actions_.push_back(SendTransfer{PeerAddress{peer, ""}, std::move(message)});
+  actions_.emplace_back(SendTransfer{PeerAddress{peer, ""}, std::move(message)});
 }
 
 // kOver lets the sender drop its buffers, so it is said only once no operation of the key is under

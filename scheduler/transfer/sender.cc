@@ -14,7 +14,7 @@ TransferSender::TransferSender(std::string fingerprint, int64_t staging_bytes)
 
 void TransferSender::Offer(const OutgoingTransfer& transfer, base::TimePoint now) {
   if (lost_.Contains(transfer.peer.incarnation)) {
-    actions_.push_back(TransferFailed{transfer.key, absl::UnavailableError("peer lost")});
+    actions_.emplace_back(TransferFailed{transfer.key, absl::UnavailableError("peer lost")});
     return;
   }
   auto [it, inserted] = transfers_.try_emplace(transfer.key);
@@ -31,7 +31,7 @@ bool TransferSender::ReserveStaging(const TransferKey& key, BufferId buffer, int
   if (staged_bytes_ > 0 && staged_bytes_ + bytes > staging_bytes_) return false;
   CHECK_TRUE(buffers_.emplace(buffer, Buffer{.bytes = bytes}).second);
   staged_bytes_ += bytes;
-  actions_.push_back(AcquireBuffer{buffer, bytes});
+  actions_.emplace_back(AcquireBuffer{buffer, bytes});
   return true;
 }
 
@@ -65,7 +65,7 @@ void TransferSender::OnMessage(Incarnation peer, const Grant& grant, base::TimeP
   if (transfer == nullptr || transfer->state != Transfer::State::kOffered) return;
   transfer->state = Transfer::State::kGranted;
   transfer->retry_at = now + kTransferRetry;
-  actions_.push_back(TransferGranted{grant.key});
+  actions_.emplace_back(TransferGranted{grant.key});
 }
 
 void TransferSender::OnMessage(Incarnation peer, const Deny& deny, base::TimePoint now) {
@@ -81,7 +81,7 @@ void TransferSender::OnMessage(Incarnation peer, const Deny& deny, base::TimePoi
       // Said only when no operation of this key is under way: everything may go.
       Erase(key);
       if (!aborting) {
-        actions_.push_back(TransferFailed{key, absl::CancelledError("no longer wanted")});
+        actions_.emplace_back(TransferFailed{key, absl::CancelledError("no longer wanted")});
       }
       return;
     case Deny::Reason::kWrongFingerprint:
@@ -118,7 +118,7 @@ bool TransferSender::Follow(Peer& peer, const Go& go) {
   const StagedPiece& staged = it->second.staged;
   ++buffers_.at(staged.buffer).posted;
   peer.sends[go.sequence] = Send{.buffer = staged.buffer, .bytes = staged.bytes};
-  actions_.push_back(PostSend{peer.address, go.sequence, staged.buffer, staged.bytes});
+  actions_.emplace_back(PostSend{peer.address, go.sequence, staged.buffer, staged.bytes});
   return true;
 }
 
@@ -131,12 +131,12 @@ void TransferSender::Repeat(Peer& peer, uint64_t sequence, base::TimePoint now) 
   if (send.posted || now - send.done_at < kTransferRetry) return;
   send.posted = true;
   ++buffers_.at(send.buffer).posted;
-  actions_.push_back(PostSend{peer.address, sequence, send.buffer, send.bytes});
+  actions_.emplace_back(PostSend{peer.address, sequence, send.buffer, send.bytes});
 }
 
 // A peer that breaks the protocol is worth no memory: the connection goes, and all that it holds.
 void TransferSender::Breach(Incarnation peer, base::TimePoint now) {
-  actions_.push_back(AbortPeer{peer});
+  actions_.emplace_back(AbortPeer{peer});
   PeerLost(peer, now);
 }
 
@@ -165,7 +165,7 @@ void TransferSender::OnMessage(Incarnation peer, const PieceAcknowledged& acknow
                                [](const auto& entry) { return entry.second.acknowledged; });
   if (!all) return;
   transfers_.erase(key);
-  actions_.push_back(TransferDelivered{key});
+  actions_.emplace_back(TransferDelivered{key});
 }
 
 // ---- transport ----------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ void TransferSender::PeerLost(Incarnation incarnation, base::TimePoint) {
   for (const TransferKey& key : keys) {
     const bool told = transfers_.at(key).state == Transfer::State::kAborting;
     Erase(key);
-    if (!told) actions_.push_back(TransferFailed{key, absl::UnavailableError("peer lost")});
+    if (!told) actions_.emplace_back(TransferFailed{key, absl::UnavailableError("peer lost")});
   }
   auto it = peers_.find(incarnation);
   if (it == peers_.end()) return;
@@ -205,7 +205,7 @@ void TransferSender::PeerLost(Incarnation incarnation, base::TimePoint) {
   if (it->second.sends.empty()) {
     peers_.erase(it);
   } else {
-    actions_.push_back(AbortPeer{incarnation});
+    actions_.emplace_back(AbortPeer{incarnation});
   }
 }
 
@@ -291,7 +291,7 @@ void TransferSender::Erase(const TransferKey& key) {
 
 void TransferSender::Fail(const TransferKey& key, absl::Status status, base::TimePoint now) {
   Stop(key, now);
-  actions_.push_back(TransferFailed{key, std::move(status)});
+  actions_.emplace_back(TransferFailed{key, std::move(status)});
 }
 
 void TransferSender::PieceOver(Incarnation incarnation, const Piece& piece) {
@@ -316,12 +316,12 @@ void TransferSender::ReleaseIfIdle(BufferId buffer) {
   if (it->second.wanted || it->second.posted > 0) return;
   staged_bytes_ -= it->second.bytes;
   buffers_.erase(it);
-  actions_.push_back(ReleaseBuffer{buffer});
-  actions_.push_back(StagingFree{});
+  actions_.emplace_back(ReleaseBuffer{buffer});
+  actions_.emplace_back(StagingFree{});
 }
 
 void TransferSender::Tell(const PeerAddress& peer, TransferMessage message) {
-  actions_.push_back(SendTransfer{peer, std::move(message)});
+  actions_.emplace_back(SendTransfer{peer, std::move(message)});
 }
 
 }  // namespace triptych::scheduler
