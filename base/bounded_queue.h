@@ -65,6 +65,11 @@ class BoundedQueue {
     ready_.NotifyAll();
   }
 
+  bool closed() const {
+    MutexLock lock(&mutex_);
+    return closed_;
+  }
+
   size_t size() const {
     MutexLock lock(&mutex_);
     return items_.size();

@@ -23,8 +23,8 @@ enum class RpcAudience { kClients, kInternal };
 // Message limit, keepalive policy, a memory quota and a thread cap for a server.
 void ConfigureServer(RpcAudience audience, grpc::ServerBuilder* builder);
 
-// A channel with keepalive (a silent peer is noticed within 3 s), quick reconnects (50 ms to 1 s)
-// and no proxy. Connects lazily.
+// A channel with keepalive (a dead connection ends within 10 s; the scheduler's heartbeats notice a
+// silent peer sooner), quick reconnects (50 ms to 1 s) and no proxy. Connects lazily.
 std::shared_ptr<grpc::Channel> Connect(const std::string& address);
 // The same with a message limit for clients of the public API.
 std::shared_ptr<grpc::Channel> ConnectAsClient(const std::string& address);

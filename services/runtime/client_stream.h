@@ -4,6 +4,7 @@
 // come from gRPC's threads and must not block.
 
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/support/client_callback.h>
 
 #include <functional>
 #include <memory>
@@ -31,6 +32,8 @@ class ClientStream final : public grpc::ClientBidiReactor<Out, In> {
         std::shared_ptr<ClientStream>(new ClientStream(std::move(on_batch), std::move(on_closed)));
     stream->out_.set_envelope(std::move(envelope));
     stream->self_ = stream;
+    // A peer that restarts is waited for; gRPC spaces its attempts.
+    stream->context_.set_wait_for_ready(true);
     start(&stream->context_, stream.get());
     // Writes start outside of reactions, so the call is held open until reading has ended.
     stream->AddHold();

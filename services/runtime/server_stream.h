@@ -4,6 +4,7 @@
 // come from gRPC's threads and must not block.
 
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/support/server_callback.h>
 
 #include <functional>
 #include <memory>

@@ -1,0 +1,84 @@
+#pragma once
+
+// The one thread that owns the ClusterScheduler: events come through a bounded queue, actions leave
+// through the peers' streams. It translates; it decides nothing.
+//
+// Thread rule: Post* may be called from any thread and never block.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <thread>
+#include <unordered_set>
+#include <vector>
+
+#include "base/bounded_queue.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "scheduler/cluster/cluster_scheduler.h"
+#include "services/runtime/server_stream.h"
+#include "services/scheduler/scheduler_metrics.h"
+#include "triptych/v1/scheduler.pb.h"
+
+namespace triptych::services {
+
+class SchedulerCore {
+ public:
+  using WorkerStream = ServerStream<v1::WorkerToSchedulerBatch, v1::SchedulerToWorkerBatch>;
+  using GatewayStream = ServerStream<v1::GatewayToSchedulerBatch, v1::SchedulerToGatewayBatch>;
+
+  // Borrows all. `own` is drawn at random.
+  SchedulerCore(scheduler::ClusterConfig config, scheduler::Incarnation own,
+                const base::Clock& clock, base::Logger& log, SchedulerMetrics& metrics);
+  // Ends the thread; streams that are open see no more of it.
+  ~SchedulerCore();
+
+  // Streams are shared: gRPC holds them until they are done.
+  void PostWorkerHello(std::shared_ptr<WorkerStream> stream, scheduler::WorkerHello hello);
+  void PostGatewayHello(std::shared_ptr<GatewayStream> stream, scheduler::GatewayHello hello);
+  void PostWorkerMessages(scheduler::Incarnation worker,
+                          std::vector<scheduler::WorkerToScheduler> messages);
+  void PostGatewayMessages(scheduler::Incarnation gateway,
+                           std::vector<scheduler::GatewayToScheduler> messages);
+  void PostClosed(const WorkerStream* stream);
+  void PostClosed(const GatewayStream* stream);
+
+  using OnSnapshot = std::function<void(scheduler::ClusterSnapshot)>;
+  // `done` is called on the core's thread.
+  void PostSnapshot(OnSnapshot done);
+  void PostDrain(std::string name, std::function<void(absl::Status)> done);
+
+ private:
+  using Event = std::function<void(base::TimePoint now)>;
+
+  void Post(Event event);
+  void Run();
+  void RunActions();
+  void Do(const scheduler::ToWorker& action);
+  void Do(const scheduler::ToGateway& action);
+  void Do(const scheduler::DropPeer& action);
+  void TellPeerGone(scheduler::Incarnation peer);
+  void StampStreams();
+  v1::Envelope EnvelopeTo(scheduler::Incarnation peer) const;
+
+  static constexpr size_t kMaxEvents = 1 << 18;
+  static constexpr size_t kMaxLost = 4096;
+  static constexpr base::Duration kMetricsInterval = std::chrono::milliseconds(250);
+
+  const scheduler::Incarnation own_;
+  const base::Clock& clock_;
+  base::Logger& log_;
+  SchedulerMetrics& metrics_;
+  scheduler::ClusterScheduler cluster_;
+  scheduler::SchedulerId stamped_;
+  std::map<scheduler::Incarnation, std::shared_ptr<WorkerStream>> workers_;
+  std::map<scheduler::Incarnation, std::shared_ptr<GatewayStream>> gateways_;
+  // Workers declared lost: the others have given them up, so one that comes back must do so as a
+  // new incarnation.
+  std::unordered_set<uint64_t> lost_workers_;
+  base::TimePoint next_metrics_;
+  base::BoundedQueue<Event> events_{kMaxEvents};
+  std::thread thread_;  // last: it uses everything above
+};
+
+}  // namespace triptych::services

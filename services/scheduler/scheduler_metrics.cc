@@ -1,0 +1,57 @@
+#include "services/scheduler/scheduler_metrics.h"
+
+namespace triptych::services {
+namespace {
+
+constexpr const char* kStates[] = {"queued",       "prefilling", "awaiting_decode",
+                                   "handing_over", "decoding",   "finishing"};
+
+void Raise(const base::Counter& counter, int64_t before, int64_t now) {
+  if (now > before) counter.Increment(static_cast<double>(now - before));
+}
+
+}  // namespace
+
+SchedulerMetrics::SchedulerMetrics(base::Registry* registry) : registry_(registry) {
+  const base::MetricSpec queue{"triptych_queue_cost",
+                               "Waiting work: patches, prompt tokens or sequences."};
+  queued_prefill_ = registry->GetGauge(queue, {{"stage", "prefill"}});
+  queued_patches_ = registry->GetGauge(queue, {{"stage", "encode"}});
+  held_requests_ = registry->GetGauge({"triptych_held_requests", "Live requests; 0 at rest."});
+  for (int i = 0; i < 6; ++i) {
+    requests_[i] = registry->GetGauge({"triptych_requests", "Live requests by state."},
+                                      {{"state", kStates[i]}});
+  }
+  admitted_ = registry->GetCounter({"triptych_admitted_total", "Requests admitted."});
+  refused_ = registry->GetCounter({"triptych_refusals_total", "Requests refused at once."},
+                                  {{"reason", "scheduler"}});
+  failed_ = registry->GetCounter({"triptych_terminals_total", "Ends of requests by reason."},
+                                 {{"reason", "scheduler"}});
+  restarts_ = registry->GetCounter(
+      {"triptych_request_restarts_total", "Requests started again after a loss."});
+  workers_lost_ = registry->GetCounter({"triptych_workers_lost_total", "Workers lost."});
+  dropped_events_ =
+      registry->GetCounter({"triptych_dropped_events_total", "Events that found the queue full."});
+}
+
+void SchedulerMetrics::OnSnapshot(const scheduler::ClusterSnapshot& snapshot) {
+  const scheduler::RequestCounts& requests = snapshot.requests;
+  const int64_t counts[] = {requests.queued,       requests.prefilling, requests.awaiting_decode,
+                            requests.handing_over, requests.decoding,   requests.finishing};
+  int64_t held = 0;
+  for (int i = 0; i < 6; ++i) {
+    requests_[i].Set(static_cast<double>(counts[i]));
+    held += counts[i];
+  }
+  held_requests_.Set(static_cast<double>(held));
+  queued_prefill_.Set(static_cast<double>(snapshot.queued_prefill_tokens));
+  queued_patches_.Set(static_cast<double>(snapshot.queued_patches));
+  Raise(admitted_, last_.admitted, snapshot.admitted);
+  Raise(refused_, last_.refused, snapshot.refused);
+  Raise(failed_, last_.failed, snapshot.failed);
+  Raise(restarts_, last_.restarts, snapshot.restarts);
+  Raise(workers_lost_, last_.workers_lost, snapshot.workers_lost);
+  last_ = snapshot;
+}
+
+}  // namespace triptych::services

@@ -1,0 +1,85 @@
+#include "services/scheduler/scheduler_process.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "base/config.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "services/runtime/admin_server.h"
+#include "services/runtime/rpc_server.h"
+#include "services/runtime/shutdown.h"
+#include "services/scheduler/scheduler_service.h"
+
+namespace triptych::services {
+namespace {
+
+struct SchedulerOptions {
+  std::string name, listen, admin;
+  int64_t max_queued_requests = 0;
+
+  void Declare(base::FlagSet* flags) {
+    flags->AddString(&name,
+                     {.name = "name", .doc = "of this process", .default_value = "scheduler"});
+    flags->AddString(&listen, {.name = "listen",
+                               .doc = "host:port of the control streams",
+                               .default_value = "127.0.0.1:7000"});
+    flags->AddString(&admin, {.name = "admin",
+                              .doc = "host:port of /metrics, /healthz, /readyz",
+                              .default_value = "127.0.0.1:0"});
+    flags->AddInt(&max_queued_requests, {.name = "max-queued-requests",
+                                         .doc = "beyond it requests are refused",
+                                         .default_value = 2048,
+                                         .min = 1,
+                                         .max = 1 << 20});
+  }
+};
+
+absl::Status Serve(const SchedulerOptions& options) {
+  base::RealClock clock;
+  base::StreamLogger log(clock, options.name);
+  base::Registry registry;
+  SchedulerMetrics metrics(&registry);
+  scheduler::ClusterConfig config;
+  config.queue.requests = options.max_queued_requests;
+  SchedulerCore core(config, scheduler::Incarnation(base::RandomBits64()), clock, log, metrics);
+  SchedulerService control(&core, &log);
+  ClusterService cluster(&core, {options.name, "", getpid()});
+  ASSIGN_OR_RETURN(auto admin,
+                   AdminServer::Start(options.admin, {[&] { return registry.Serialize(); },
+                                                      [] { return true; }, [] { return true; }}));
+  cluster.set_admin(admin->address());
+  ASSIGN_OR_RETURN(auto server, RpcServer::Start(options.listen, base::RpcAudience::kInternal,
+                                                 {&control, &cluster}));
+  server->SetServing(true);
+  std::printf("listening grpc=%s admin=%s\n", server->address().c_str(), admin->address().c_str());
+  std::fflush(stdout);
+  WaitForShutdownSignal();
+  log.Info("stopping");
+  server->Stop(std::chrono::milliseconds(200));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int RunScheduler(int argc, char** argv) {
+  BlockShutdownSignals();
+  SchedulerOptions options;
+  base::FlagSet flags("triptych-scheduler [flags]: places every request on the cluster's workers");
+  options.Declare(&flags);
+  absl::Status status = flags.ParseFlags(argc, argv);
+  if (status.ok() && flags.help_requested()) {
+    std::fputs(flags.Help().c_str(), stdout);
+    return 0;
+  }
+  if (status.ok()) status = flags.Validate();
+  if (status.ok()) status = Serve(options);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "triptych-scheduler: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
+
+}  // namespace triptych::services

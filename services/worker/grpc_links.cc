@@ -1,0 +1,224 @@
+#include "services/worker/grpc_links.h"
+
+#include <utility>
+#include <vector>
+
+#include "base/rpc.h"
+#include "services/convert/gateway_messages.h"
+#include "services/convert/ids.h"
+#include "services/convert/transfer_messages.h"
+#include "services/convert/worker_messages.h"
+
+namespace triptych::services {
+namespace {
+
+using scheduler::Incarnation;
+
+int64_t Microseconds(base::Duration duration) {
+  return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
+}
+
+v1::StageTimes ToProto(const StageTimes& times) {
+  v1::StageTimes out;
+  out.set_media_decode_us(Microseconds(times.media_decode));
+  out.set_encode_us(Microseconds(times.encode));
+  out.set_embedding_transfer_us(Microseconds(times.embedding_transfer));
+  out.set_embedding_bytes(times.embedding_bytes);
+  out.set_prefill_us(Microseconds(times.prefill));
+  out.set_kv_transfer_us(Microseconds(times.kv_transfer));
+  out.set_kv_bytes(times.kv_bytes);
+  return out;
+}
+
+}  // namespace
+
+GrpcLinks::GrpcLinks(scheduler::WorkerProfile profile, const base::Clock& clock, base::Logger& log,
+                     InputPuller* puller)
+    : profile_(std::move(profile)), clock_(clock), log_(log), puller_(puller) {}
+
+GrpcLinks::~GrpcLinks() {
+  control_.reset();
+  base::MutexLock lock(&mutex_);
+  stopping_ = true;
+  for (auto& [peer, stream] : tokens_) stream->Close();
+  for (auto& [peer, stream] : handshakes_) stream->Close();
+  while (open_streams_ > 0) closed_.Wait(&mutex_);
+}
+
+void GrpcLinks::Connect(const std::string& scheduler_address, WorkerLoop* loop) {
+  loop_ = loop;
+  scheduler_ = v1::Scheduler::NewStub(base::Connect(scheduler_address));
+  Control::Callbacks callbacks;
+  callbacks.start = [this](grpc::ClientContext* context, auto* reactor) {
+    scheduler_->async()->WorkerControl(context, reactor);
+  };
+  callbacks.hello = [this](scheduler::SchedulerId highest) { return Hello(highest); };
+  callbacks.on_welcome = [this](scheduler::SchedulerId id) {
+    log_.Info("scheduler obeyed", {}, {{"term", static_cast<int64_t>(id.term)}});
+  };
+  callbacks.on_batch = [this](v1::SchedulerToWorkerBatch& batch) { OnControlBatch(batch); };
+  callbacks.on_lost = [this] { log_.Warning("scheduler lost"); };
+  control_ = std::make_unique<Control>(profile_.incarnation, clock_, std::move(callbacks));
+}
+
+bool GrpcLinks::connected() const { return control_ != nullptr && control_->connected(); }
+
+void GrpcLinks::SetDraining() {
+  base::MutexLock lock(&mutex_);
+  draining_ = true;
+}
+
+v1::WorkerToScheduler GrpcLinks::Hello(scheduler::SchedulerId highest_seen) {
+  scheduler::WorkerHello hello;
+  hello.profile = profile_;
+  hello.highest_seen = highest_seen;
+  {
+    base::MutexLock lock(&mutex_);
+    hello.draining = draining_;
+  }
+  hello.report = loop_->ReportForHello();
+  v1::WorkerToScheduler message;
+  *message.mutable_hello() = services::ToProto(hello);
+  return message;
+}
+
+void GrpcLinks::OnControlBatch(const v1::SchedulerToWorkerBatch& batch) {
+  std::vector<scheduler::SchedulerToWorker> messages;
+  for (const v1::SchedulerToWorker& message : batch.messages()) {
+    if (message.has_welcome()) continue;
+    if (message.has_peer_gone()) {
+      loop_->PostScheduler(std::exchange(messages, {}));
+      loop_->PostPeerLost(Incarnation(message.peer_gone().incarnation()));
+      continue;
+    }
+    absl::StatusOr<scheduler::SchedulerToWorker> plain = FromProto(message);
+    if (plain.ok()) {
+      messages.push_back(*std::move(plain));
+    } else {
+      log_.Error("message refused", {}, {{"status", plain.status().ToString()}});
+    }
+  }
+  loop_->PostScheduler(std::move(messages));
+}
+
+void GrpcLinks::SendToScheduler(const scheduler::WorkerToScheduler& message) {
+  if (control_ != nullptr) control_->Send(services::ToProto(message));
+}
+
+void GrpcLinks::Pull(const scheduler::PullRequest& request, const scheduler::PeerAddress& gateway) {
+  puller_->Pull(request, gateway);
+}
+
+void GrpcLinks::DropInput(scheduler::TaskId task) { puller_->Drop(task); }
+
+void GrpcLinks::SendTransfer(const scheduler::PeerAddress& peer,
+                             const scheduler::TransferMessage& message) {
+  if (auto stream = HandshakeTo(peer)) stream->Send(services::ToProto(message));
+}
+
+void GrpcLinks::SendTokens(const scheduler::PeerAddress& gateway,
+                           const scheduler::TokenBatch& batch, const StageTimes* times) {
+  auto stream = TokensTo(gateway);
+  if (stream == nullptr) return;
+  v1::TokenBatch message = services::ToProto(batch);
+  if (times != nullptr) *message.mutable_times() = ToProto(*times);
+  stream->Send(std::move(message));
+}
+
+void GrpcLinks::LearnAddress(Incarnation peer, std::string address) {
+  base::MutexLock lock(&mutex_);
+  addresses_[peer] = std::move(address);
+}
+
+v1::Envelope GrpcLinks::EnvelopeTo(Incarnation peer) const {
+  v1::Envelope envelope;
+  envelope.set_sender_incarnation(profile_.incarnation.value());
+  envelope.set_receiver_incarnation(peer.value());
+  return envelope;
+}
+
+std::shared_ptr<GrpcLinks::TokenStream> GrpcLinks::TokensTo(const scheduler::PeerAddress& gateway) {
+  base::MutexLock lock(&mutex_);
+  if (stopping_) return nullptr;
+  std::shared_ptr<TokenStream>& stream = tokens_[gateway.incarnation];
+  if (stream != nullptr) return stream;
+  // The stub lives as long as the stream: the callback below holds it.
+  std::shared_ptr<v1::Tokens::Stub> stub = v1::Tokens::NewStub(base::Connect(gateway.address));
+  const Incarnation peer = gateway.incarnation;
+  stream = TokenStream::Open(
+      [&](grpc::ClientContext* context, auto* reactor) { stub->async()->Stream(context, reactor); },
+      EnvelopeTo(peer), [this](v1::TokenReplies& replies) { OnTokenReplies(replies); },
+      [this, peer, stub](const grpc::Status&) { OnTokensClosed(peer); });
+  ++open_streams_;
+  return stream;
+}
+
+std::shared_ptr<GrpcLinks::Handshake> GrpcLinks::HandshakeTo(const scheduler::PeerAddress& peer) {
+  base::MutexLock lock(&mutex_);
+  if (stopping_) return nullptr;
+  std::shared_ptr<Handshake>& stream = handshakes_[peer.incarnation];
+  if (stream != nullptr) return stream;
+  std::string address = peer.address;
+  if (address.empty()) address = addresses_[peer.incarnation];
+  if (address.empty()) {
+    handshakes_.erase(peer.incarnation);
+    return nullptr;
+  }
+  std::shared_ptr<v1::Transfer::Stub> stub = v1::Transfer::NewStub(base::Connect(address));
+  const Incarnation id = peer.incarnation;
+  stream = Handshake::Open([&](grpc::ClientContext* context,
+                               auto* reactor) { stub->async()->Handshake(context, reactor); },
+                           EnvelopeTo(id), [](v1::HandshakeClosed&) {},
+                           [this, id, stub](const grpc::Status&) { OnHandshakeClosed(id); });
+  ++open_streams_;
+  v1::TransferMessage hello;
+  hello.mutable_hello()->set_address(profile_.address);
+  stream->Send(std::move(hello));
+  return stream;
+}
+
+void GrpcLinks::OnTokenReplies(const v1::TokenReplies& replies) {
+  std::vector<scheduler::TokenReply> plain;
+  plain.reserve(replies.messages_size());
+  for (const v1::TokenReply& reply : replies.messages()) {
+    absl::StatusOr<scheduler::TokenReply> converted = FromProto(reply);
+    if (converted.ok()) plain.push_back(*std::move(converted));
+  }
+  loop_->PostTokenReplies(std::move(plain));
+}
+
+void GrpcLinks::OnTokensClosed(Incarnation gateway) {
+  bool again = false;
+  {
+    base::MutexLock lock(&mutex_);
+    again = !stopping_ && tokens_.erase(gateway) > 0;
+  }
+  // What was not acknowledged goes out again, on a new stream that waits for the gateway.
+  if (again) loop_->PostTokenStreamReset(gateway);
+  base::MutexLock lock(&mutex_);
+  --open_streams_;
+  closed_.NotifyAll();
+}
+
+void GrpcLinks::OnHandshakeClosed(Incarnation peer) {
+  base::MutexLock lock(&mutex_);
+  handshakes_.erase(peer);
+  --open_streams_;
+  closed_.NotifyAll();
+}
+
+void GrpcLinks::ForgetPeer(Incarnation peer) {
+  puller_->ForgetGateway(peer);
+  base::MutexLock lock(&mutex_);
+  addresses_.erase(peer);
+  if (auto it = tokens_.find(peer); it != tokens_.end()) {
+    it->second->Close();
+    tokens_.erase(it);
+  }
+  if (auto it = handshakes_.find(peer); it != handshakes_.end()) {
+    it->second->Close();
+    handshakes_.erase(it);
+  }
+}
+
+}  // namespace triptych::services

@@ -1,0 +1,1 @@
+#include "services/worker/worker_device.h"

@@ -1,0 +1,261 @@
+#include "services/worker/worker_loop.h"
+
+#include <algorithm>
+#include <future>
+#include <memory>
+#include <utility>
+
+#include "base/check.h"
+#include "base/checksum.h"
+
+namespace triptych::services {
+
+using base::TimePoint;
+using scheduler::TransferKind;
+
+WorkerLoop::WorkerLoop(scheduler::StageConfig config, WorkerLoopParts parts)
+    : parts_(parts), max_batch_(config.max_batch), stage_(std::move(config)) {
+  next_report_ = parts_.clock.Now() + kReportInterval;
+}
+
+WorkerLoop::~WorkerLoop() {
+  Stop();
+}
+
+void WorkerLoop::Stop() {
+  events_.Close();
+  if (thread_.joinable()) thread_.join();
+}
+
+bool WorkerLoop::WaitUntilIdle(TimePoint deadline) {
+  base::MutexLock lock(&idle_mutex_);
+  while (!idle_) {
+    if (!idle_changed_.WaitUntil(&idle_mutex_, deadline)) return idle_;
+  }
+  return true;
+}
+
+void WorkerLoop::TellIdle() {
+  const bool idle = stage_.Stats().tasks == 0;
+  base::MutexLock lock(&idle_mutex_);
+  if (idle == idle_) return;
+  idle_ = idle;
+  idle_changed_.NotifyAll();
+}
+
+void WorkerLoop::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
+void WorkerLoop::Post(Event event) {
+  // Full means a peer floods us: its message is dropped, and the machines' timers heal that.
+  if (!events_.TryPush(std::move(event))) parts_.metrics.OnDroppedEvent();
+}
+
+void WorkerLoop::PostScheduler(std::vector<scheduler::SchedulerToWorker> messages) {
+  Post([this, messages = std::move(messages)](TimePoint now) {
+    for (const auto& message : messages) stage_.Handle(message, now);
+    handled_sequence_ += messages.size();
+  });
+}
+
+void WorkerLoop::PostPulled(scheduler::TaskId task, absl::StatusOr<scheduler::PulledInput> input) {
+  Post([this, task, input = std::move(input)](TimePoint now) mutable {
+    stage_.OnPulled(task, std::move(input), now);
+  });
+}
+
+void WorkerLoop::PostMedia(scheduler::TaskId task, absl::StatusOr<engine::EncodeInput> input,
+                           base::Duration decode) {
+  auto shared = std::make_shared<absl::StatusOr<engine::EncodeInput>>(std::move(input));
+  Post([this, task, shared, decode](TimePoint now) {
+    const absl::Status status = shared->status();
+    if (status.ok()) parts_.executor.ProvidePatches(task, *std::move(*shared));
+    times_.OnMediaReady(task, decode);
+    stage_.OnMediaReady(task, status, now);
+  });
+}
+
+void WorkerLoop::PostTransfer(scheduler::Incarnation peer,
+                              std::vector<scheduler::TransferMessage> messages) {
+  Post([this, peer, messages = std::move(messages)](TimePoint now) {
+    for (const auto& message : messages) {
+      times_.OnTransferMessage(message, now);
+      stage_.OnTransferMessage(peer, message, now);
+    }
+  });
+}
+
+void WorkerLoop::PostTokenReplies(std::vector<scheduler::TokenReply> replies) {
+  Post([this, replies = std::move(replies)](TimePoint now) {
+    for (const auto& reply : replies) stage_.OnTokenReply(reply, now);
+  });
+}
+
+void WorkerLoop::PostTokenStreamReset(scheduler::Incarnation gateway) {
+  Post([this, gateway](TimePoint now) { stage_.OnTokenStreamReset(gateway, now); });
+}
+
+void WorkerLoop::PostPeerLost(scheduler::Incarnation peer) {
+  Post([this, peer](TimePoint now) {
+    stage_.OnPeerLost(peer, now);
+    parts_.links.ForgetPeer(peer);
+  });
+}
+
+void WorkerLoop::PostStepResult(scheduler::StepResult result) {
+  Post([this, result = std::move(result)](TimePoint now) mutable {
+    OnStepResult(std::move(result), now);
+  });
+}
+
+void WorkerLoop::PostDrain() {
+  Post([this](TimePoint now) { stage_.Handle(scheduler::DrainWorker{}, now); });
+}
+
+scheduler::WorkerReport WorkerLoop::ReportForHello() {
+  auto answer = std::make_shared<std::promise<scheduler::WorkerReport>>();
+  std::future<scheduler::WorkerReport> future = answer->get_future();
+  Post([this, answer](TimePoint) {
+    handled_sequence_ = 0;
+    answer->set_value(stage_.Report(/*with_inventory=*/true));
+  });
+  return future.get();
+}
+
+void WorkerLoop::OnStepResult(scheduler::StepResult result, TimePoint now) {
+  auto it = encodes_in_flight_.find(result.id.value());
+  if (it != encodes_in_flight_.end()) {
+    for (scheduler::TaskId task : it->second) {
+      std::optional<TaskTimes::Finished> finished = times_.FinishEncode(task, now);
+      if (!finished) continue;
+      scheduler::TokenBatch advisory;
+      advisory.request = finished->request.request;
+      advisory.task = task;
+      parts_.links.SendTokens(finished->gateway, advisory, &finished->times);
+    }
+    encodes_in_flight_.erase(it);
+  }
+  stage_.OnStepResult(std::move(result), now);
+}
+
+void WorkerLoop::Run() {
+  while (true) {
+    const TimePoint until = std::min(next_report_, stage_.NextDeadline());
+    std::deque<Event> events = events_.PopAll(until);
+    if (events.empty() && events_.closed()) return;
+    TimePoint now = parts_.clock.Now();
+    for (Event& event : events) {
+      event(now);
+      RunActions(now);
+    }
+    now = parts_.clock.Now();
+    stage_.OnTime(now);
+    RunActions(now);
+    TellIdle();
+    if (now >= next_report_) Report(now);
+  }
+}
+
+void WorkerLoop::RunActions(TimePoint now) {
+  std::vector<scheduler::StageAction> actions = stage_.TakeActions();
+  for (scheduler::StageAction& action : actions) {
+    std::visit([&](auto& a) { Do(a, now); }, action);
+  }
+}
+
+void WorkerLoop::Report(TimePoint now) {
+  const bool whole = reports_++ % kReportsAnInventory == 0;
+  scheduler::WorkerReport report = stage_.Report(whole);
+  report.handled_sequence = handled_sequence_;
+  parts_.metrics.OnLoad(report, stage_.Stats());
+  parts_.links.SendToScheduler(report);
+  next_report_ = now + kReportInterval;
+}
+
+void WorkerLoop::Do(const scheduler::SendToScheduler& action, TimePoint) {
+  if (const auto* failed = std::get_if<scheduler::TaskFailed>(&action.message)) {
+    parts_.metrics.OnTaskFailed(failed->status);
+    parts_.log.Warning("task failed", {},
+                       {{"task", ToString(failed->task)}, {"status", failed->status.ToString()}});
+  }
+  parts_.links.SendToScheduler(action.message);
+}
+
+void WorkerLoop::Do(const scheduler::Pull& action, TimePoint now) {
+  times_.OnPull(action, now);
+  parts_.links.Pull(action.request, action.gateway);
+}
+
+void WorkerLoop::Do(const scheduler::DropInput& action, TimePoint) {
+  times_.Forget(action.task);
+  parts_.links.DropInput(action.task);
+  parts_.executor.DropPatches(action.task);
+}
+
+void WorkerLoop::Do(const scheduler::SendTransfer& action, TimePoint now) {
+  if (const auto* ack = std::get_if<scheduler::PieceAcknowledged>(&action.message)) {
+    if (std::optional<TaskTimes::Landed> landed = times_.OnAcknowledged(*ack, now)) {
+      parts_.metrics.OnTransfer(landed->kind, landed->bytes, landed->duration);
+    }
+  }
+  parts_.links.SendTransfer(action.peer, action.message);
+}
+
+void WorkerLoop::Do(const scheduler::PostSend& action, TimePoint) {
+  const absl::Span<const uint8_t> bytes = parts_.executor.BufferBytes(action.buffer);
+  parts_.transport.Send(
+      action.peer.incarnation, action.peer.address, action.sequence,
+      bytes.empty() ? bytes : bytes.first(action.bytes), action.bytes,
+      [this, peer = action.peer.incarnation, sequence = action.sequence](absl::Status status) {
+        Post([this, peer, sequence, status](TimePoint now) {
+          stage_.OnPieceSent(peer, sequence, status, now);
+        });
+      });
+}
+
+void WorkerLoop::Do(const scheduler::PostReceive& action, TimePoint) {
+  absl::Span<uint8_t> landing = parts_.executor.BufferBytes(action.buffer);
+  if (!landing.empty()) landing = landing.first(action.bytes);
+  parts_.transport.Receive(action.peer.incarnation, action.sequence, landing, action.bytes,
+                           [this, peer = action.peer.incarnation, sequence = action.sequence,
+                            landing](absl::Status status) {
+                             // The checksum is taken here, on the transport's thread, so that the
+                             // loop stays quick.
+                             const uint64_t checksum =
+                                 status.ok() ? base::Checksum64(landing.data(), landing.size()) : 0;
+                             Post([this, peer, sequence, status, checksum](TimePoint now) {
+                               stage_.OnPieceReceived(peer, sequence, status, checksum, now);
+                             });
+                           });
+}
+
+void WorkerLoop::Do(const scheduler::AcquireBuffer& action, TimePoint) {
+  // The stage scheduler keeps to budgets that were set from what the machine has.
+  CHECK_OK(parts_.executor.AcquireBuffer(action.buffer, action.bytes));
+}
+
+void WorkerLoop::Do(const scheduler::ReleaseBuffer& action, TimePoint) {
+  parts_.executor.ReleaseBuffer(action.buffer);
+}
+
+void WorkerLoop::Do(scheduler::SubmitStep& action, TimePoint now) {
+  times_.OnSubmit(action.plan, now);
+  parts_.metrics.OnSubmit(action.plan, max_batch_);
+  if (!action.plan.encodes.empty()) {
+    auto& tasks = encodes_in_flight_[action.plan.id.value()];
+    for (const auto& encode : action.plan.encodes) tasks.push_back(encode.task);
+  }
+  parts_.executor.Submit(std::move(action.plan));
+}
+
+void WorkerLoop::Do(const scheduler::SendTokens& action, TimePoint now) {
+  const std::optional<StageTimes> times = times_.TakeForTokens(action.batch.task, now);
+  parts_.links.SendTokens(action.gateway, action.batch, times ? &*times : nullptr);
+}
+
+void WorkerLoop::Do(const scheduler::AbortPeer& action, TimePoint) {
+  parts_.transport.Abort(action.peer);
+}
+
+}  // namespace triptych::services

@@ -1,0 +1,111 @@
+#pragma once
+
+// The one thread that owns a worker's StageScheduler and Executor: takes events from a bounded
+// queue, lets the scheduler decide, carries its actions out, and reports ten times a second. Knows
+// no gRPC: the wire is behind WorkerLinks and Transport.
+//
+// Thread rule: Post* may be called from any thread and never block.
+
+#include <functional>
+#include <map>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "base/bounded_queue.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "engine/executor.h"
+#include "scheduler/stage/stage_scheduler.h"
+#include "services/worker/task_times.h"
+#include "services/worker/worker_links.h"
+#include "services/worker/worker_metrics.h"
+#include "transport/transport.h"
+
+namespace triptych::services {
+
+struct WorkerLoopParts {
+  const base::Clock& clock;
+  base::Logger& log;
+  engine::Executor& executor;
+  transport::Transport& transport;
+  WorkerLinks& links;
+  WorkerMetrics& metrics;
+};
+
+class WorkerLoop {
+ public:
+  // Borrows all parts. Start() begins the thread.
+  WorkerLoop(scheduler::StageConfig config, WorkerLoopParts parts);
+  // No Post may be running or come later.
+  ~WorkerLoop();
+  void Start();
+  // Ends the thread. What is posted from now on is dropped, so that the loop's neighbours may be
+  // destroyed before the loop is.
+  void Stop();
+  // Blocks until no task is held, or the deadline: false.
+  bool WaitUntilIdle(base::TimePoint deadline);
+
+  // Messages of the scheduler's control stream, in order. They are counted from each hello on, as
+  // the scheduler counts them.
+  void PostScheduler(std::vector<scheduler::SchedulerToWorker> messages);
+  void PostPulled(scheduler::TaskId task, absl::StatusOr<scheduler::PulledInput> input);
+  // Encode: patches are ready (or why not); `decode` is the time that they took.
+  void PostMedia(scheduler::TaskId task, absl::StatusOr<engine::EncodeInput> input,
+                 base::Duration decode);
+  void PostTransfer(scheduler::Incarnation peer, std::vector<scheduler::TransferMessage> messages);
+  void PostTokenReplies(std::vector<scheduler::TokenReply> replies);
+  void PostTokenStreamReset(scheduler::Incarnation gateway);
+  void PostPeerLost(scheduler::Incarnation peer);
+  // The executor's callback.
+  void PostStepResult(scheduler::StepResult result);
+  void PostDrain();
+
+  // The whole inventory, for a hello; blocks until the loop answers. A hello starts a new count of
+  // the scheduler's messages.
+  scheduler::WorkerReport ReportForHello();
+
+ private:
+  using Event = std::function<void(base::TimePoint now)>;
+  void Post(Event event);
+  void OnStepResult(scheduler::StepResult result, base::TimePoint now);
+  void Run();
+  void RunActions(base::TimePoint now);
+  void Report(base::TimePoint now);
+  void TellIdle();
+
+  void Do(const scheduler::SendToScheduler& action, base::TimePoint now);
+  void Do(const scheduler::Pull& action, base::TimePoint now);
+  void Do(const scheduler::DropInput& action, base::TimePoint now);
+  void Do(const scheduler::SendTransfer& action, base::TimePoint now);
+  void Do(const scheduler::PostSend& action, base::TimePoint now);
+  void Do(const scheduler::PostReceive& action, base::TimePoint now);
+  void Do(const scheduler::AcquireBuffer& action, base::TimePoint now);
+  void Do(const scheduler::ReleaseBuffer& action, base::TimePoint now);
+  void Do(scheduler::SubmitStep& action, base::TimePoint now);
+  void Do(const scheduler::SendTokens& action, base::TimePoint now);
+  void Do(const scheduler::AbortPeer& action, base::TimePoint now);
+
+  // Small enough that a flood is noticed, large enough for every peer's bounded streams.
+  static constexpr size_t kMaxEvents = 1 << 17;
+  static constexpr base::Duration kReportInterval = std::chrono::milliseconds(100);
+  static constexpr int kReportsAnInventory = 10;
+
+  const WorkerLoopParts parts_;
+  const int max_batch_;
+  scheduler::StageScheduler stage_;
+  TaskTimes times_;
+  base::BoundedQueue<Event> events_{kMaxEvents};
+  uint64_t handled_sequence_ = 0;
+  base::TimePoint next_report_;
+  int reports_ = 0;
+  base::Mutex idle_mutex_;
+  base::CondVar idle_changed_;
+  bool idle_ ABSL_GUARDED_BY(idle_mutex_) = true;
+  // Encode tasks of the steps in flight, oldest first.
+  std::map<uint64_t, std::vector<scheduler::TaskId>> encodes_in_flight_;
+  std::thread thread_;
+};
+
+}  // namespace triptych::services

@@ -1,0 +1,105 @@
+#include "services/worker/worker_metrics.h"
+
+#include <algorithm>
+
+namespace triptych::services {
+namespace {
+
+using scheduler::Stage;
+
+constexpr Stage kStages[] = {Stage::kEncode, Stage::kPrefill, Stage::kDecode};
+constexpr const char* kKinds[] = {"embedding", "kv"};
+
+}  // namespace
+
+WorkerMetrics::WorkerMetrics(base::Registry* registry, const scheduler::WorkerProfile& profile)
+    : registry_(registry), profile_(profile) {
+  for (Stage stage : kStages) {
+    if (!profile.roles.has(stage)) continue;
+    const base::Labels labels{{"stage", ToString(stage)}};
+    const int i = static_cast<int>(stage);
+    queue_cost_[i] = registry->GetGauge(
+        {"triptych_queue_cost", "Waiting work: patches, prompt tokens or sequences."}, labels);
+    rate_[i] = registry->GetGauge(
+        {"triptych_stage_cost_per_second", "Learned speed, in the stage's cost unit."}, labels);
+    batch_fill_[i] = registry->GetGauge(
+        {"triptych_batch_fill", "Rows or items of the last step over the most it may have."},
+        labels);
+  }
+  held_requests_ = registry->GetGauge({"triptych_held_requests", "Live tasks; 0 at rest."});
+  held_kv_blocks_ = registry->GetGauge({"triptych_held_kv_blocks", "KV blocks in use; 0 at rest."});
+  held_embedding_slots_ =
+      registry->GetGauge({"triptych_held_embedding_slots", "Embedding slots in use; 0 at rest."});
+  const base::MetricSpec used{"triptych_pool_used", "Entries of a pool in use."};
+  const base::MetricSpec size{"triptych_pool_size", "Entries of a pool."};
+  kv_used_ = registry->GetGauge(used, {{"pool", "kv_blocks"}});
+  slots_used_ = registry->GetGauge(used, {{"pool", "embedding_slots"}});
+  registry->GetGauge(size, {{"pool", "kv_blocks"}}).Set(profile.kv_blocks);
+  registry->GetGauge(size, {{"pool", "embedding_slots"}}).Set(profile.embedding_slots);
+  patches_ = registry->GetCounter({"triptych_encode_patches_total", "Patches encoded."});
+  prefill_tokens_ = registry->GetCounter({"triptych_prefill_tokens_total", "Prompt tokens run."});
+  decode_tokens_ = registry->GetCounter({"triptych_decode_tokens_total", "Tokens decoded."});
+  dropped_events_ = registry->GetCounter(
+      {"triptych_dropped_events_total", "Events that found the worker's queue full."});
+  for (int kind = 0; kind < 2; ++kind) {
+    transfer_bytes_[kind] =
+        registry->GetCounter({"triptych_transfer_bytes_total", "Bytes received from workers."},
+                             {{"kind", kKinds[kind]}});
+    transfer_seconds_[kind] =
+        registry->GetHistogram({"triptych_transfer_seconds", "Time of a piece, posted to landed."},
+                               {{"kind", kKinds[kind]}});
+  }
+}
+
+void WorkerMetrics::OnLoad(const scheduler::WorkerReport& report,
+                           const scheduler::StageStats& stats) const {
+  for (int i = 0; i < scheduler::kNumStages; ++i) {
+    queue_cost_[i].Set(static_cast<double>(report.load[i].queued_cost));
+    rate_[i].Set(report.load[i].cost_per_second);
+  }
+  held_requests_.Set(stats.tasks);
+  held_kv_blocks_.Set(stats.kv_blocks);
+  held_embedding_slots_.Set(stats.embedding_slots);
+  kv_used_.Set(stats.kv_blocks);
+  slots_used_.Set(stats.embedding_slots);
+}
+
+void WorkerMetrics::OnSubmit(const scheduler::StepPlan& plan, int max_batch) const {
+  int64_t prefill_tokens = 0, decode_rows = 0;
+  for (const auto& row : plan.rows) {
+    if (row.token_ids.size() > 1 || !row.sample) {
+      prefill_tokens += static_cast<int64_t>(row.token_ids.size());
+    } else {
+      ++decode_rows;
+    }
+  }
+  int64_t patches = 0;
+  for (const auto& encode : plan.encodes) patches += encode.grid.patches();
+  patches_.Increment(static_cast<double>(patches));
+  prefill_tokens_.Increment(static_cast<double>(prefill_tokens));
+  decode_tokens_.Increment(static_cast<double>(decode_rows));
+  if (!plan.rows.empty()) {
+    const double fill = static_cast<double>(plan.rows.size()) / max_batch;
+    batch_fill_[static_cast<int>(decode_rows > 0 ? Stage::kDecode : Stage::kPrefill)].Set(fill);
+  }
+  if (!plan.encodes.empty()) {
+    batch_fill_[static_cast<int>(Stage::kEncode)].Set(static_cast<double>(plan.encodes.size()) /
+                                                      std::max(profile_.max_encodes, 1));
+  }
+}
+
+void WorkerMetrics::OnTransfer(scheduler::TransferKind kind, int64_t bytes,
+                               base::Duration seconds) const {
+  const int i = static_cast<int>(kind);
+  transfer_bytes_[i].Increment(static_cast<double>(bytes));
+  transfer_seconds_[i].Observe(base::ToSeconds(seconds));
+}
+
+void WorkerMetrics::OnTaskFailed(const absl::Status& status) const {
+  registry_
+      ->GetCounter({"triptych_task_failures_total", "Tasks that could not go on here."},
+                   {{"reason", absl::StatusCodeToString(status.code())}})
+      .Increment();
+}
+
+}  // namespace triptych::services

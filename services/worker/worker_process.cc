@@ -1,0 +1,191 @@
+#include "services/worker/worker_process.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+
+#include "base/config.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "media/sandbox.h"
+#include "models/processor/chat_layout.h"
+#include "models/weights/fingerprint.h"
+#include "services/runtime/admin_server.h"
+#include "services/runtime/rpc_server.h"
+#include "services/runtime/served_numerics.h"
+#include "services/runtime/shutdown.h"
+#include "services/worker/grpc_links.h"
+#include "services/worker/transfer_service.h"
+#include "services/worker/worker_device.h"
+#include "services/worker/worker_options.h"
+
+namespace triptych::services {
+namespace {
+
+absl::StatusOr<scheduler::WorkerProfile> ProfileOf(const WorkerOptions& options,
+                                                   const engine::Capacity& capacity) {
+  scheduler::WorkerProfile profile;
+  profile.name = options.name;
+  profile.incarnation = scheduler::Incarnation(base::RandomBits64());
+  if (!scheduler::ParseRoles(options.roles, &profile.roles)) {
+    return absl::InvalidArgumentError("--roles: want encode, prefill, decode, joined by +");
+  }
+  ASSIGN_OR_RETURN(profile.fingerprint, models::ModelFingerprint(options.model, kServedNumerics));
+  profile.pid = getpid();
+  profile.kv_block_tokens = capacity.kv_block_tokens;
+  profile.kv_blocks = capacity.kv_blocks;
+  profile.embedding_slots = capacity.embedding_slots;
+  profile.max_sequences = static_cast<int32_t>(options.max_sequences);
+  profile.max_encodes = static_cast<int32_t>(options.max_encodes);
+  profile.kv_bytes_per_token = capacity.kv_bytes_per_token;
+  return profile;
+}
+
+scheduler::StageConfig StageConfigOf(const WorkerOptions& options, const models::ModelConfig& model,
+                                     const engine::Capacity& capacity,
+                                     scheduler::WorkerProfile profile) {
+  scheduler::StageConfig config;
+  config.layout = models::LayoutRulesOf(model, capacity.kv_block_tokens, profile.fingerprint);
+  config.profile = std::move(profile);
+  config.num_layers = capacity.num_layers;
+  config.embedding_bytes_per_token = capacity.embedding_bytes_per_token;
+  config.max_position = capacity.max_position;
+  config.chunk_tokens = static_cast<int32_t>(options.chunk_tokens);
+  config.step_tokens = static_cast<int32_t>(options.step_tokens);
+  config.max_batch = static_cast<int>(std::min<int64_t>(options.max_sequences, 64));
+  return config;
+}
+
+// Everything that a worker owns.
+class Worker {
+ public:
+  static absl::Status Serve(const WorkerOptions& options);
+
+ private:
+  explicit Worker(const WorkerOptions& options) : options_(options) {}
+  ~Worker();
+  absl::Status Load();
+  absl::Status Open();
+  void Drain();
+
+  const WorkerOptions& options_;
+  base::RealClock clock_;
+  base::StreamLogger log_{clock_, options_.name};
+  base::Registry registry_;
+  models::ModelConfig model_;
+  scheduler::WorkerProfile profile_;
+  std::unique_ptr<models::ImageProcessor> processor_;
+  std::unique_ptr<media::DecodePool> decode_pool_;
+  std::unique_ptr<WorkerMetrics> metrics_;
+  std::unique_ptr<MediaPreparer> preparer_;
+  std::unique_ptr<InputPuller> puller_;
+  std::unique_ptr<GrpcLinks> links_;
+  std::unique_ptr<transport::GrpcTransport> transport_;
+  std::unique_ptr<engine::Executor> executor_;
+  std::unique_ptr<WorkerLoop> loop_;
+  std::unique_ptr<TransferService> service_;
+  std::unique_ptr<RpcServer> server_;
+  std::unique_ptr<AdminServer> admin_;
+};
+
+// Whoever calls the loop ends before it does, and the loop's thread before whomever it calls.
+Worker::~Worker() {
+  admin_.reset();
+  server_.reset();
+  if (loop_ != nullptr) loop_->Stop();
+  links_.reset();
+  puller_.reset();
+  preparer_.reset();
+  transport_.reset();
+  executor_.reset();
+  loop_.reset();
+}
+
+absl::Status Worker::Load() {
+  ASSIGN_OR_RETURN(model_, models::LoadModelConfig(options_.model));
+  ASSIGN_OR_RETURN(executor_, MakeExecutor(options_, model_, [this](scheduler::StepResult result) {
+                     loop_->PostStepResult(std::move(result));
+                   }));
+  ASSIGN_OR_RETURN(profile_, ProfileOf(options_, executor_->capacity()));
+  processor_ = std::make_unique<models::ImageProcessor>(model_);
+  if (options_.device != "modelled" && profile_.roles.has(scheduler::Stage::kEncode)) {
+    media::SandboxOptions sandbox;
+    sandbox.num_children = static_cast<int>(options_.media_threads);
+    ASSIGN_OR_RETURN(decode_pool_, media::DecodePool::Start(sandbox));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Worker::Open() {
+  metrics_ = std::make_unique<WorkerMetrics>(&registry_, profile_);
+  preparer_ = std::make_unique<MediaPreparer>(*processor_, decode_pool_.get(), media::Limits(),
+                                              clock_, static_cast<int>(options_.media_threads));
+  puller_ = std::make_unique<InputPuller>(profile_.incarnation, preparer_.get());
+  links_ = std::make_unique<GrpcLinks>(profile_, clock_, log_, puller_.get());
+  transport_ = std::make_unique<transport::GrpcTransport>(profile_.incarnation);
+  loop_ = std::make_unique<WorkerLoop>(
+      StageConfigOf(options_, model_, executor_->capacity(), profile_),
+      WorkerLoopParts{clock_, log_, *executor_, *transport_, *links_, *metrics_});
+  puller_->set_loop(loop_.get());
+  service_ = std::make_unique<TransferService>(profile_.incarnation, transport_.get(), links_.get(),
+                                               loop_.get());
+  ASSIGN_OR_RETURN(
+      server_, RpcServer::Start(options_.listen, base::RpcAudience::kInternal, {service_.get()}));
+  ASSIGN_OR_RETURN(
+      admin_, AdminServer::Start(options_.admin,
+                                 {[this] { return registry_.Serialize(); }, [] { return true; },
+                                  [this] { return links_->connected(); }}));
+  links_->set_address(options_.advertise.empty() ? server_->address() : options_.advertise);
+  links_->set_admin(admin_->address());
+  loop_->Start();
+  links_->Connect(options_.scheduler, loop_.get());
+  server_->SetServing(true);
+  std::printf("listening grpc=%s admin=%s\n", server_->address().c_str(),
+              admin_->address().c_str());
+  std::fflush(stdout);
+  return absl::OkStatus();
+}
+
+// Takes no new task and waits for those that run.
+void Worker::Drain() {
+  links_->SetDraining();
+  loop_->PostDrain();
+  if (!loop_->WaitUntilIdle(clock_.Now() + options_.drain_timeout)) {
+    log_.Warning("stopping with tasks that still run");
+  }
+}
+
+absl::Status Worker::Serve(const WorkerOptions& options) {
+  Worker worker(options);
+  RETURN_IF_ERROR(worker.Load());
+  RETURN_IF_ERROR(worker.Open());
+  WaitForShutdownSignal();
+  worker.log_.Info("draining");
+  worker.Drain();
+  worker.server_->Stop(std::chrono::milliseconds(200));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int RunWorker(int argc, char** argv) {
+  BlockShutdownSignals();
+  WorkerOptions options;
+  base::FlagSet flags("triptych-worker [flags]: runs stages of requests on one device");
+  options.Declare(&flags);
+  absl::Status status = flags.ParseFlags(argc, argv);
+  if (status.ok() && flags.help_requested()) {
+    std::fputs(flags.Help().c_str(), stdout);
+    return 0;
+  }
+  if (status.ok()) status = flags.Validate();
+  if (status.ok()) status = Worker::Serve(options);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "triptych-worker: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
+
+}  // namespace triptych::services

@@ -1,0 +1,47 @@
+#pragma once
+
+// The portable back end: pieces travel in chunks of 1 MiB over gRPC, through host memory. One
+// stream a direction and pair of workers.
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/mutex.h"
+#include "transport/grpc/move_receiver.h"
+#include "transport/grpc/move_sender.h"
+#include "transport/transport.h"
+
+namespace triptych::transport {
+
+class GrpcTransport final : public Transport {
+ public:
+  explicit GrpcTransport(scheduler::Incarnation self) : self_(self) {}
+  // Aborts every peer. No Move call may come later: stop the server first.
+  ~GrpcTransport() override;
+
+  void Send(scheduler::Incarnation peer, const std::string& address, uint64_t sequence,
+            absl::Span<const uint8_t> bytes, int64_t declared_bytes, OnDone on_done) override;
+  void Receive(scheduler::Incarnation peer, uint64_t sequence, absl::Span<uint8_t> landing,
+               int64_t declared_bytes, OnDone on_done) override;
+  void Abort(scheduler::Incarnation peer) override;
+
+  // The method of v1::Transfer that brings the bytes: the worker's service forwards it here.
+  grpc::ServerBidiReactor<v1::MoveChunk, v1::MoveClosed>* Move();
+
+ private:
+  class MoveStream;
+
+  std::shared_ptr<MoveSender> Sender(scheduler::Incarnation peer, const std::string& address);
+  std::shared_ptr<MoveReceiver> Receiver(scheduler::Incarnation peer);
+
+  const scheduler::Incarnation self_;
+  base::Mutex mutex_;
+  // Shared with the streams that run; both bounded by the number of workers ever met.
+  std::map<scheduler::Incarnation, std::shared_ptr<MoveSender>> senders_ ABSL_GUARDED_BY(mutex_);
+  std::map<scheduler::Incarnation, std::shared_ptr<MoveReceiver>> receivers_
+      ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace triptych::transport

@@ -1,0 +1,138 @@
+#include "transport/grpc/move_sender.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/rpc.h"
+
+namespace triptych::transport {
+namespace {
+
+constexpr int64_t kChunkBytes = 1 << 20;
+
+}  // namespace
+
+// One connection to the peer. Owns itself until gRPC is done with it.
+class MoveSender::Stream final : public grpc::ClientBidiReactor<v1::MoveChunk, v1::MoveClosed> {
+ public:
+  static std::shared_ptr<Stream> Open(std::shared_ptr<MoveSender> owner) {
+    auto stream = std::make_shared<Stream>();
+    stream->self_ = stream;
+    owner->stub_->async()->Move(&stream->context_, stream.get());
+    stream->owner_ = std::move(owner);
+    // Writes start outside of reactions, so the call is held open until reading has ended.
+    stream->AddHold();
+    stream->StartRead(&stream->closed_);
+    stream->StartCall();
+    return stream;
+  }
+
+  void OnWriteDone(bool ok) override { owner_->OnWritten(this, ok); }
+  void OnReadDone(bool) override {
+    owner_->OnClosed(this);
+    context_.TryCancel();
+    RemoveHold();
+  }
+  void OnDone(const grpc::Status&) override { self_.reset(); }
+
+  void Cancel() { context_.TryCancel(); }
+  v1::MoveChunk* chunk() { return &chunk_; }
+  void Write() { StartWrite(&chunk_); }
+
+ private:
+  std::shared_ptr<MoveSender> owner_;
+  std::shared_ptr<Stream> self_;
+  grpc::ClientContext context_;
+  v1::MoveClosed closed_;
+  v1::MoveChunk chunk_;
+};
+
+MoveSender::MoveSender(scheduler::Incarnation self, scheduler::Incarnation peer,
+                       const std::string& address)
+    : self_(self), peer_(peer), stub_(v1::Transfer::NewStub(base::Connect(address))) {}
+
+void MoveSender::Send(Operation operation) {
+  {
+    base::MutexLock lock(&mutex_);
+    if (!aborted_) {
+      operations_.push_back(std::move(operation));
+      if (!writing_) WriteNext();
+      return;
+    }
+  }
+  operation.on_done(absl::AbortedError("transfer aborted"));
+}
+
+void MoveSender::Abort() {
+  {
+    base::MutexLock lock(&mutex_);
+    aborted_ = true;
+    if (stream_ != nullptr) stream_->Cancel();
+  }
+  Fail(absl::AbortedError("transfer aborted"));
+}
+
+void MoveSender::WriteNext() {
+  if (operations_.empty() || aborted_) return;
+  const bool fresh = stream_ == nullptr;
+  if (fresh) stream_ = Stream::Open(shared_from_this());
+  const Operation& operation = operations_.front();
+  v1::MoveChunk* chunk = stream_->chunk();
+  chunk->Clear();
+  if (fresh) {
+    chunk->set_sender_incarnation(self_.value());
+    chunk->set_receiver_incarnation(peer_.value());
+  }
+  chunk->set_sequence(operation.sequence);
+  chunk->set_total_bytes(operation.declared_bytes);
+  chunk->set_offset(offset_);
+  if (operation.bytes.empty()) {
+    chunk->set_declared_only(true);
+    offset_ = operation.declared_bytes;
+  } else {
+    const int64_t size = std::min<int64_t>(kChunkBytes, operation.bytes.size() - offset_);
+    chunk->set_payload(operation.bytes.data() + offset_, size);
+    offset_ += size;
+  }
+  writing_ = true;
+  stream_->Write();
+}
+
+void MoveSender::OnWritten(Stream* stream, bool ok) {
+  std::function<void(absl::Status)> done;
+  {
+    base::MutexLock lock(&mutex_);
+    if (stream != stream_.get()) return;
+    writing_ = false;
+    if (!ok) return;  // OnClosed follows
+    if (!operations_.empty() && offset_ >= operations_.front().declared_bytes) {
+      done = std::move(operations_.front().on_done);
+      operations_.pop_front();
+      offset_ = 0;
+    }
+    WriteNext();
+  }
+  if (done) done(absl::OkStatus());
+}
+
+void MoveSender::OnClosed(Stream* stream) {
+  {
+    base::MutexLock lock(&mutex_);
+    if (stream != stream_.get()) return;
+    stream_ = nullptr;
+    writing_ = false;
+  }
+  Fail(absl::UnavailableError("peer is gone"));
+}
+
+void MoveSender::Fail(const absl::Status& status) {
+  std::deque<Operation> failed;
+  {
+    base::MutexLock lock(&mutex_);
+    failed.swap(operations_);
+    offset_ = 0;
+  }
+  for (Operation& operation : failed) operation.on_done(status);
+}
+
+}  // namespace triptych::transport

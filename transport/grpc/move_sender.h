@@ -1,0 +1,56 @@
+#pragma once
+
+// The sending side of one peer: operations leave one after another, in chunks, on one stream that
+// is opened when it is first needed and again after it broke. Thread-safe.
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "base/mutex.h"
+#include "scheduler/plan/ids.h"
+#include "triptych/v1/transfer.grpc.pb.h"
+
+namespace triptych::transport {
+
+class MoveSender : public std::enable_shared_from_this<MoveSender> {
+ public:
+  struct Operation {
+    uint64_t sequence = 0;
+    absl::Span<const uint8_t> bytes;  // empty where only a size is declared
+    int64_t declared_bytes = 0;
+    std::function<void(absl::Status)> on_done;
+  };
+
+  MoveSender(scheduler::Incarnation self, scheduler::Incarnation peer, const std::string& address);
+
+  // Completes when the last chunk has been handed to gRPC (which copies it), or with UNAVAILABLE
+  // when the stream breaks, or with ABORTED.
+  void Send(Operation operation);
+  void Abort();
+
+ private:
+  class Stream;
+
+  void OnWritten(Stream* stream, bool ok);
+  void OnClosed(Stream* stream);
+  void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Fail(const absl::Status& status);
+
+  const scheduler::Incarnation self_;
+  const scheduler::Incarnation peer_;
+  const std::unique_ptr<v1::Transfer::Stub> stub_;
+  base::Mutex mutex_;
+  std::deque<Operation> operations_ ABSL_GUARDED_BY(mutex_);
+  int64_t offset_ ABSL_GUARDED_BY(mutex_) = 0;  // of the first operation
+  // Shared with gRPC until its OnDone.
+  std::shared_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool aborted_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace triptych::transport
