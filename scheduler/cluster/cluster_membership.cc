@@ -68,12 +68,12 @@ void ClusterScheduler::OnWorkerConnected(const WorkerHello& hello, base::TimePoi
     worker->pool->seen_worker = true;
   } else {
     worker->view.ledger.Restart(FreeOf(hello.report));
-    worker->sequence = 0;
-    // What it shows below is all that arrived of what was sent on the old stream.
-    for (TaskId task : worker->tasks) tasks_.at(task).sequence = 0;
+    ForgetSequences(worker.get());
   }
   worker->last_heard = now;
-  worker->view.draining = hello.draining;
+  const bool told_to_drain = worker->view.draining;
+  worker->view.draining = told_to_drain || hello.draining;
+  if (told_to_drain && !hello.draining) Send(worker.get(), DrainWorker{});
   Reindex(worker->pool, now);
   OnTask(incarnation, hello.report, now);
   awaited_peers_.erase(incarnation);

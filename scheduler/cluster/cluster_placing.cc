@@ -176,6 +176,7 @@ void ClusterScheduler::AssignItem(Request* request, int32_t item, Worker* encode
                              .consumer_worker = consumer->address()});
   Send(consumer, Rebind{state.prefill.task, {item, encode.task}});
   state.items[item].encode = std::move(encode);
+  state.items[item].told = consumer->sequence;
 }
 
 void ClusterScheduler::BindDecodes(Pool* pool, base::TimePoint now) {
@@ -210,6 +211,7 @@ void ClusterScheduler::BindDecode(Request* request, Worker* worker, const Amount
                             .producer = state.prefill.task,
                             .producer_worker = producer->address()});
   Send(producer, BindConsumer{state.prefill.task, state.decode.task, worker->address()});
+  state.told = producer->sequence;
   request->state = std::move(state);
   Tell(*request, RequestProgress::Milestone::kDecodeBound);
 }

@@ -36,7 +36,12 @@ void ClusterScheduler::Reconcile(Worker* worker, const WorkerReport& report, bas
   }
   for (const TaskReport& task : report.tasks) {
     const TaskEntry* entry = FindTask(task.task, worker->view.profile.incarnation);
-    if (entry != nullptr) Follow(TaskEntry(*entry), task);
+    if (entry == nullptr) continue;
+    const TaskEntry known = *entry;
+    Follow(known, task);
+    if (known.stage == Stage::kPrefill && tasks_.contains(task.task)) {
+      TellAgain(known, task, report.handled_sequence);
+    }
   }
   NoteUnclaimed(worker, report, now);
 }
@@ -55,6 +60,47 @@ void ClusterScheduler::Follow(const TaskEntry& entry, const TaskReport& report) 
     // It has its KV: nobody else needs the producer's.
     const auto* handing = std::get_if<InHandover>(&request->state);
     if (handing != nullptr && handing->sampled) StartDecode(request);
+  }
+}
+
+// Where a worker's table still differs from ours although it has handled the message that would
+// have changed it, or that message went with an old stream, it is told again.
+void ClusterScheduler::TellAgain(const TaskEntry& entry, const TaskReport& report,
+                                 uint64_t handled_sequence) {
+  Request* request = FindRequest(entry.request);
+  if (request == nullptr) return;
+  Worker* worker = FindWorker(entry.worker);
+  if (auto* state = std::get_if<InPrefill>(&request->state)) {
+    absl::flat_hash_set<TaskId> expected;
+    for (const InputProducer& input : report.inputs) expected.insert(input.producer);
+    for (size_t item = 0; item < state->items.size(); ++item) {
+      ItemProgress& progress = state->items[item];
+      if (!progress.encode.has_value() || progress.told > handled_sequence) continue;
+      if (expected.contains(progress.encode->task)) continue;
+      Send(worker, Rebind{report.task, {static_cast<int32_t>(item), progress.encode->task}});
+      progress.told = worker->sequence;
+    }
+  } else if (auto* state = std::get_if<InHandover>(&request->state)) {
+    if (state->told > handled_sequence || report.consumer == state->decode.task) return;
+    const PeerAddress consumer = FindWorker(state->decode.worker)->address();
+    Send(worker, BindConsumer{report.task, state->decode.task, consumer});
+    state->told = worker->sequence;
+  }
+}
+
+// The worker has a new stream: what was sent on the old one has been handled or is lost.
+void ClusterScheduler::ForgetSequences(Worker* worker) {
+  worker->sequence = 0;
+  for (TaskId task : worker->tasks) {
+    TaskEntry& entry = tasks_.at(task);
+    entry.sequence = 0;
+    if (entry.stage != Stage::kPrefill) continue;
+    Request* request = FindRequest(entry.request);
+    if (auto* state = std::get_if<InPrefill>(&request->state)) {
+      for (ItemProgress& item : state->items) item.told = 0;
+    } else if (auto* state = std::get_if<InHandover>(&request->state)) {
+      state->told = 0;
+    }
   }
 }
 

@@ -152,6 +152,8 @@ class ClusterScheduler {
   // ---- cluster_reconcile.cc
   void Reconcile(Worker* worker, const WorkerReport& report, base::TimePoint now);
   void Follow(const TaskEntry& entry, const TaskReport& report);
+  void TellAgain(const TaskEntry& entry, const TaskReport& report, uint64_t handled_sequence);
+  void ForgetSequences(Worker* worker);
   void NoteUnclaimed(Worker* worker, const WorkerReport& report, base::TimePoint now);
   void ReleaseUnclaimed(base::TimePoint now);
   void EndRecovery(base::TimePoint now);

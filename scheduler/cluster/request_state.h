@@ -30,6 +30,7 @@ struct PlacedTask {
 struct ItemProgress {
   bool landed = false;
   std::optional<PlacedTask> encode;  // neither landed nor placed: waits for an encoder
+  uint64_t told = 0;                 // sequence of the Rebind that names `encode`
 };
 
 struct InQueue {};
@@ -52,6 +53,7 @@ struct InHandover {
   PlacedTask prefill;
   PlacedTask decode;
   bool sampled = false;
+  uint64_t told = 0;  // sequence of the BindConsumer that names `decode`
 };
 
 struct InDecode {

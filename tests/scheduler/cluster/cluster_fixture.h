@@ -102,6 +102,9 @@ inline void FakeWorker::Take(const SchedulerToWorker& message) {
   } else if (const auto* rebind = std::get_if<Rebind>(&message)) {
     auto it = tasks.find(rebind->consumer);
     if (it != tasks.end()) it->second.inputs.push_back(rebind->input);
+  } else if (const auto* bind = std::get_if<BindConsumer>(&message)) {
+    auto it = tasks.find(bind->producer);
+    if (it != tasks.end()) it->second.consumer = bind->consumer;
   } else if (const auto* release = std::get_if<ReleaseTask>(&message)) {
     if (tasks.erase(release->task) == 0) return;
     free += held.at(release->task);

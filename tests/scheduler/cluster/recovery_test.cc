@@ -208,6 +208,28 @@ TEST_CASE("ClusterScheduler: an inventory tells what a lost message would have",
   CHECK(cluster.Tasks(3) == 0);
 }
 
+TEST_CASE("ClusterScheduler: a consumer's table that lost a message is told again",
+          "[scheduler][cluster][recovery]") {
+  ClusterFixture cluster;
+  cluster.Worker(1, "E");
+  cluster.Worker(3, "P");
+  cluster.Worker(5, "D");
+  cluster.Gateway(kGateway);
+  cluster.Submit(ClusterFixture::Pictures(1, 1));
+  FakeWorker& worker = cluster.workers[3];
+  TaskReport& prefill = worker.tasks.begin()->second;
+  prefill.inputs.clear();
+  cluster.Worker(3, "P");
+  CHECK(worker.All<Rebind>().size() == 2);
+  cluster.Say(3, worker.Report());
+  CHECK(worker.All<Rebind>().size() == 2);  // the table is right again
+  cluster.Say(3, ItemLanded{prefill.task, {0, TaskId()}});
+  prefill.consumer = TaskId();
+  cluster.Worker(3, "P");
+  CHECK(worker.All<BindConsumer>().size() == 2);
+  CHECK(worker.All<AssignPrefill>().size() == 1);
+}
+
 TEST_CASE("ClusterScheduler: a gateway's second hello ends what it no longer has",
           "[scheduler][cluster][recovery]") {
   ClusterFixture cluster;
