@@ -37,6 +37,8 @@ class ControlClient {
     std::function<void(scheduler::SchedulerId)> on_welcome;
     std::function<void(In&)> on_batch;  // the one with the welcome too
     std::function<void()> on_lost;
+    // The scheduler holds this incarnation for lost, for ever. May be empty.
+    std::function<void()> on_rejected;
   };
 
   ControlClient(scheduler::Incarnation self, const base::Clock& clock, Callbacks callbacks)
@@ -99,7 +101,7 @@ class ControlClient {
     mutex_.Lock();
     stream_ = Stream::Open(
         callbacks_.start, std::move(envelope), [this](In& batch) { OnBatch(batch); },
-        [this](const grpc::Status&) { OnClosed(); });
+        [this](const grpc::Status& status) { OnClosed(status); });
     stream_->Send(std::move(hello));
     if (stopping_) stream_->Close();
   }
@@ -129,14 +131,17 @@ class ControlClient {
     callbacks_.on_batch(batch);
   }
 
-  void OnClosed() {
-    bool tell = false;
+  void OnClosed(const grpc::Status& status) {
+    bool lost = false, rejected = false;
     {
       base::MutexLock lock(&mutex_);
-      tell = welcomed_ && !stopping_;
+      lost = welcomed_ && !stopping_;
+      rejected = !was_welcomed_ && !stopping_ &&
+                 status.error_code() == grpc::StatusCode::FAILED_PRECONDITION;
       welcomed_ = false;
     }
-    if (tell) callbacks_.on_lost();
+    if (lost) callbacks_.on_lost();
+    if (rejected && callbacks_.on_rejected) callbacks_.on_rejected();
     {
       base::MutexLock lock(&mutex_);
       stream_ = nullptr;

@@ -1,5 +1,6 @@
 #include "services/worker/grpc_links.h"
 
+#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -13,6 +14,8 @@ namespace triptych::services {
 namespace {
 
 using scheduler::Incarnation;
+
+constexpr int kExitGivenUp = 3;
 
 int64_t Microseconds(base::Duration duration) {
   return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
@@ -58,6 +61,12 @@ void GrpcLinks::Connect(const std::string& scheduler_address, WorkerLoop* loop) 
   };
   callbacks.on_batch = [this](v1::SchedulerToWorkerBatch& batch) { OnControlBatch(batch); };
   callbacks.on_lost = [this] { log_.Warning("scheduler lost"); };
+  // The cluster has given this incarnation up while it slept: nothing that it holds is of use, and
+  // its supervisor starts it again as a new one.
+  callbacks.on_rejected = [this] {
+    log_.Error("given up by the cluster; ending");
+    std::_Exit(kExitGivenUp);
+  };
   control_ = std::make_unique<Control>(profile_.incarnation, clock_, std::move(callbacks));
 }
 
