@@ -54,6 +54,8 @@ class FakeEngine {
 
   void Submit(StepPlan plan) {
     if (!queue.empty()) ++overlapped_steps;
+    // A submitted step keeps the patches that it needs.
+    for (const EncodeRow& row : plan.encodes) submitted_patches_[row.task] = patches.at(row.task);
     queue.push_back(std::move(plan));
     REQUIRE(queue.size() <= 2);
   }
@@ -67,8 +69,8 @@ class FakeEngine {
     for (const EncodeRow& row : plan.encodes) Encode(row);
     for (size_t i = 0; i < plan.rows.size(); ++i) {
       result.rows.push_back(Run(plan.rows[i]));
-      if (result.rows.back().tokens.empty()) continue;
-      sampled_[{plan.id.value(), static_cast<int32_t>(i)}] = result.rows.back().tokens[0].token;
+      const std::vector<SampledToken>& tokens = result.rows.back().tokens;
+      sampled_[{plan.id.value(), static_cast<int32_t>(i)}] = tokens.empty() ? 0 : tokens[0].token;
     }
     for (const ExportSpec& spec : plan.exports) result.exports.push_back(Export(spec));
     return result;
@@ -108,7 +110,7 @@ class FakeEngine {
   }
   void Encode(const EncodeRow& row) {
     for (int32_t i = 0; i < row.num_tokens; ++i) {
-      slots_.at(row.first_slot + i) = EmbeddingWord(patches.at(row.task), i);
+      slots_.at(row.first_slot + i) = EmbeddingWord(submitted_patches_.at(row.task), i);
     }
   }
   RowResult Run(const PlanRow& row) {
@@ -141,6 +143,7 @@ class FakeEngine {
   const int32_t block_tokens_;
   std::vector<uint64_t> kv_;
   std::vector<uint64_t> slots_;
+  std::map<TaskId, uint64_t> submitted_patches_;
   std::map<std::pair<uint64_t, int32_t>, int32_t> sampled_;
 };
 

@@ -12,6 +12,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -106,8 +107,12 @@ class StageFixture {
   base::SimulatedClock clock;
   std::map<uint64_t, FakeRequest> requests;
   std::vector<std::unique_ptr<FakeWorker>> workers;
-  // What is on its way, each an event of its own; Step takes one.
-  std::deque<std::function<void()>> events;
+  // What is on its way, each an event of its own. Events of one channel stay in order.
+  struct Event {
+    std::string channel;
+    std::function<void()> run;
+  };
+  std::deque<Event> events;
   bool gateway_silent = false;  // tokens are taken in, replies are lost
   bool resent_allowed = false;  // a stream was rebuilt: indexes may be sent again
   bool corrupt_next = false;    // flips a word of the next piece
@@ -157,12 +162,10 @@ class StageFixture {
     worker.stage->Handle(message, clock.Now());
     Collect(worker);
   }
-  // Runs one event or one engine step; false at rest.
+  // Runs the oldest event, or one engine step; false at rest.
   bool RunOne() {
     if (!events.empty()) {
-      auto event = std::move(events.front());
-      events.pop_front();
-      event();
+      RunEvent(0);
       return true;
     }
     for (auto& worker : workers) {
@@ -173,12 +176,30 @@ class StageFixture {
     }
     return false;
   }
+  // Runs the oldest event of the channel that event `pick` is on.
+  void RunEvent(size_t pick) {
+    size_t first = 0;
+    while (events[first].channel != events[pick].channel) ++first;
+    Event event = std::move(events[first]);
+    events.erase(events.begin() + static_cast<std::ptrdiff_t>(first));
+    event.run();
+  }
   void RunAll() {
     for (int i = 0; RunOne(); ++i) REQUIRE(i < 200000);
   }
   void FinishStep(FakeWorker& worker) {
     worker.stage->OnStepResult(worker.engine->Finish(), clock.Now());
     Collect(worker);
+  }
+  // The worker's process is gone, and every other worker is told.
+  void Kill(FakeWorker& worker) {
+    worker.alive = false;
+    for (auto& other : workers) {
+      if (!other->alive) continue;
+      other->stage->OnPeerLost(worker.address.incarnation, clock.Now());
+      CompleteWith(*other, worker.address.incarnation);
+      Collect(*other);
+    }
   }
   // Moves time to the next deadline of any worker.
   void AdvanceToDeadline() {
@@ -221,6 +242,11 @@ class StageFixture {
     for (auto& worker : workers) {
       if (!worker->alive) continue;
       CHECK(worker->stage->Stats() == StageStats{});
+      const StageState& state = StageSchedulerTestAccess::State(*worker->stage);
+      INFO(worker->address.address << ": staged " << state.sender.staged_bytes() << ", landing "
+                                   << state.receiver.landing_bytes() << ", transfers "
+                                   << state.sender.num_transfers() << ", posted "
+                                   << posted_sends_.size() << " " << posted_receives_.size());
       CHECK(worker->engine->buffers.empty());
     }
   }
@@ -240,6 +266,12 @@ class StageFixture {
   }
 
  private:
+  // From, to, sequence.
+  using Operation = std::tuple<Incarnation, Incarnation, uint64_t>;
+
+  void Post(const std::string& kind, const FakeWorker& from, std::function<void()> run) {
+    events.push_back({kind + "/" + from.address.address, std::move(run)});
+  }
   static void CheckSlots(const StageState& state, int32_t slot) {
     REQUIRE_FALSE(state.slots.IsFree(slot));
   }
@@ -263,24 +295,37 @@ class StageFixture {
   void Do(FakeWorker& worker, SendToScheduler& action) {
     worker.told.push_back(action.message);
     if (!on_told) return;
-    events.push_back([this, &worker, message = action.message] { on_told(worker, message); });
+    Post("told", worker, [this, &worker, message = action.message] {
+      if (worker.alive) on_told(worker, message);
+    });
   }
   void Do(FakeWorker& worker, Pull& action) {
-    events.push_back([this, &worker, request = action.request] { AnswerPull(worker, request); });
+    Post("pull" + std::to_string(action.request.task.number), worker,
+         [this, &worker, request = action.request] { AnswerPull(worker, request); });
   }
   void Do(FakeWorker& worker, DropInput& action) { worker.engine->patches.erase(action.task); }
   void Do(FakeWorker& worker, SendTransfer& action) {
-    events.push_back([this, from = worker.address.incarnation, to = action.peer.incarnation,
-                      message = action.message] {
-      FakeWorker* receiver = ByIncarnation(to);
-      if (receiver == nullptr || ByIncarnation(from) == nullptr) return;
-      receiver->stage->OnTransferMessage(from, message, clock.Now());
-      Collect(*receiver);
-    });
+    Post("transfer" + action.peer.address, worker,
+         [this, from = worker.address.incarnation, to = action.peer.incarnation,
+          message = action.message] {
+           FakeWorker* receiver = ByIncarnation(to);
+           if (receiver == nullptr || ByIncarnation(from) == nullptr) return;
+           receiver->stage->OnTransferMessage(from, message, clock.Now());
+           Collect(*receiver);
+         });
   }
   void Do(FakeWorker& worker, PostSend& action) {
-    posted_sends_[{worker.address.incarnation, action.peer.incarnation, action.sequence}] =
-        action.buffer;
+    const Operation operation{worker.address.incarnation, action.peer.incarnation, action.sequence};
+    if (completed_.contains(operation)) {
+      // Sent again after the receiver had it: dropped there.
+      return Post("again", worker, [this, &worker, action] {
+        if (!worker.alive) return;
+        worker.stage->OnPieceSent(action.peer.incarnation, action.sequence, absl::OkStatus(),
+                                  clock.Now());
+        Collect(worker);
+      });
+    }
+    posted_sends_[operation] = action.buffer;
     TryMove(worker.address.incarnation, action.peer.incarnation, action.sequence);
   }
   void Do(FakeWorker& worker, PostReceive& action) {
@@ -303,7 +348,7 @@ class StageFixture {
     worker.engine->Submit(std::move(action.plan));
   }
   void Do(FakeWorker& worker, SendTokens& action) {
-    events.push_back([this, &worker, batch = action.batch] { TakeTokens(worker, batch); });
+    Post("tokens", worker, [this, &worker, batch = action.batch] { TakeTokens(worker, batch); });
     auto [it, first] = worker.next_index.try_emplace(action.batch.task, action.batch.start_index);
     if (!resent_allowed) REQUIRE(it->second == action.batch.start_index);
     it->second = action.batch.start_index + static_cast<int32_t>(action.batch.tokens.size());
@@ -329,11 +374,13 @@ class StageFixture {
     worker.stage->OnPulled(pull.task, std::move(answer), clock.Now());
     Collect(worker);
     if (!media) return;
-    events.push_back([this, &worker, pull, key = request->ContentKey(pull.item)] {
-      worker.engine->patches[pull.task] = key;
-      worker.stage->OnMediaReady(pull.task, absl::OkStatus(), clock.Now());
-      Collect(worker);
-    });
+    Post("media" + std::to_string(pull.task.number), worker,
+         [this, &worker, pull, key = request->ContentKey(pull.item)] {
+           if (!worker.alive) return;
+           worker.engine->patches[pull.task] = key;
+           worker.stage->OnMediaReady(pull.task, absl::OkStatus(), clock.Now());
+           Collect(worker);
+         });
   }
 
   void TakeTokens(FakeWorker& worker, const TokenBatch& batch) {
@@ -345,7 +392,7 @@ class StageFixture {
       Append(*request, batch, reply);
     }
     if (gateway_silent || !worker.alive) return;
-    events.push_back([this, &worker, reply] {
+    Post("replies", worker, [this, &worker, reply] {
       if (!worker.alive) return;
       worker.stage->OnTokenReply(reply, clock.Now());
       Collect(worker);
@@ -365,27 +412,55 @@ class StageFixture {
     reply.next_index = static_cast<int32_t>(request.tokens.size());
   }
 
-  using Operation = std::tuple<Incarnation, Incarnation, uint64_t>;
+  // Every posted operation with a lost peer ends with an error.
+  void CompleteWith(FakeWorker& worker, Incarnation lost) {
+    const Incarnation own = worker.address.incarnation;
+    for (const auto& [operation, buffer] : std::exchange(posted_sends_, {})) {
+      const auto& [from, to, sequence] = operation;
+      if (from == own && to == lost) {
+        worker.stage->OnPieceSent(lost, sequence, absl::UnavailableError("lost"), clock.Now());
+      } else {
+        posted_sends_[operation] = buffer;
+      }
+    }
+    for (const auto& [operation, buffer] : std::exchange(posted_receives_, {})) {
+      const auto& [from, to, sequence] = operation;
+      if (to == own && from == lost) {
+        worker.stage->OnPieceReceived(lost, sequence, absl::UnavailableError("lost"), 0,
+                                      clock.Now());
+      } else {
+        posted_receives_[operation] = buffer;
+      }
+    }
+  }
+
   // Both ends of a piece are posted: its bytes move.
   void TryMove(Incarnation from, Incarnation to, uint64_t sequence) {
     const Operation operation{from, to, sequence};
     if (!posted_sends_.contains(operation) || !posted_receives_.contains(operation)) return;
-    events.push_back([this, from, to, sequence, operation] {
-      FakeWorker* sender = ByIncarnation(from);
-      FakeWorker* receiver = ByIncarnation(to);
-      if (sender == nullptr || receiver == nullptr) return;
-      std::vector<uint64_t>& landed = receiver->engine->buffers.at(posted_receives_[operation]);
-      landed = sender->engine->buffers.at(posted_sends_[operation]);
-      if (std::exchange(corrupt_next, false)) landed[0] ^= 1;
-      ++pieces_moved;
-      const uint64_t checksum = FakeEngine::Checksum(landed);
-      sender->stage->OnPieceSent(to, sequence, absl::OkStatus(), clock.Now());
-      receiver->stage->OnPieceReceived(from, sequence, absl::OkStatus(), checksum, clock.Now());
-      Collect(*sender);
-      Collect(*receiver);
-    });
+    Post(
+        "bytes" + std::to_string(to.value()), *ByIncarnation(from),
+        [this, from, to, sequence, operation] {
+          FakeWorker* sender = ByIncarnation(from);
+          FakeWorker* receiver = ByIncarnation(to);
+          if (sender == nullptr || receiver == nullptr) return;
+          if (!posted_sends_.contains(operation) || !posted_receives_.contains(operation)) return;
+          std::vector<uint64_t>& landed = receiver->engine->buffers.at(posted_receives_[operation]);
+          landed = sender->engine->buffers.at(posted_sends_[operation]);
+          posted_sends_.erase(operation);
+          posted_receives_.erase(operation);
+          completed_.insert(operation);
+          if (std::exchange(corrupt_next, false)) landed[0] ^= 1;
+          ++pieces_moved;
+          const uint64_t checksum = FakeEngine::Checksum(landed);
+          sender->stage->OnPieceSent(to, sequence, absl::OkStatus(), clock.Now());
+          receiver->stage->OnPieceReceived(from, sequence, absl::OkStatus(), checksum, clock.Now());
+          Collect(*sender);
+          Collect(*receiver);
+        });
   }
 
+  std::set<Operation> completed_;
   std::map<Operation, BufferId> posted_sends_;
   std::map<Operation, BufferId> posted_receives_;
 };

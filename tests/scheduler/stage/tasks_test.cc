@@ -1,0 +1,311 @@
+// Defends: single tasks under single misfortunes. Each case drives one worker or a pair by hand.
+
+#include <catch2/catch.hpp>
+
+#include "tests/scheduler/stage/walk.h"
+
+namespace triptych::scheduler::testing {
+namespace {
+
+std::vector<int32_t> Reference(const StageFixture& fixture, const FakeRequest& request) {
+  return ReferenceAnswer(request.input, fixture.config.layout);
+}
+
+TEST_CASE("StageScheduler: a prefill that does not fit is refused with what is free",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("prefill");
+  AssignPrefill assign{.task = Task(1), .gateway = kGateway, .prompt_tokens = 64 * 4 + 1};
+  fixture.Send(worker, assign);
+  REQUIRE(fixture.Last<TaskRefused>(worker) != nullptr);
+  CHECK(fixture.Last<TaskRefused>(worker)->free_kv_blocks == 64);
+  CHECK(fixture.Last<TaskRefused>(worker)->free_embedding_slots == 64);
+  assign = {.task = Task(2), .gateway = kGateway, .prompt_tokens = 70, .item_tokens = {60, 5}};
+  fixture.Send(worker, assign);
+  CHECK(fixture.Count<TaskRefused>(worker, Task(2)) == 1);
+  fixture.RunAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: tasks of another role and tasks while draining are refused",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("prefill");
+  fixture.Send(worker, AssignEncode{.task = Task(1), .num_tokens = 4});
+  CHECK(fixture.Count<TaskRefused>(worker, Task(1)) == 1);
+  fixture.Send(worker, DrainWorker{});
+  fixture.Send(worker, AssignPrefill{.task = Task(2), .prompt_tokens = 4});
+  CHECK(fixture.Count<TaskRefused>(worker, Task(2)) == 1);
+  CHECK(worker.stage->draining());
+}
+
+TEST_CASE("StageScheduler: a repeated assignment is accepted again and reserves nothing more",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("prefill");
+  FakeRequest& request = fixture.AddRequest(1, {LongText(10)}, 4);
+  const AssignPrefill assign{
+      .task = Task(1), .request = request.id, .gateway = kGateway, .prompt_tokens = 10};
+  fixture.Send(worker, assign);
+  fixture.Send(worker, assign);
+  CHECK(fixture.Count<TaskAccepted>(worker, Task(1)) == 2);
+  CHECK(worker.stage->Stats().kv_blocks == 3);
+  fixture.RunAll();
+  fixture.Send(worker, assign);
+  CHECK(fixture.Count<FirstTokenSampled>(worker, Task(1)) == 2);
+  CHECK(request.tokens.size() == 1);
+  fixture.Send(worker, ReleaseTask{Task(1)});
+  fixture.Send(worker, ReleaseTask{Task(1)});
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: a chunk waits for the items of its own range only",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("prefill");
+  FakeRequest& request = fixture.AddRequest(1, {LongText(11), Picture(5, 2), LongText(3)}, 4);
+  fixture.Send(worker, AssignPrefill{.task = Task(1),
+                                     .request = request.id,
+                                     .gateway = kGateway,
+                                     .prompt_tokens = 18,
+                                     .item_tokens = {4}});
+  fixture.RunAll();
+  CHECK(worker.engine->chunks_run == 2);  // 8 and 3 tokens before the picture
+  CHECK(fixture.Count<FirstTokenSampled>(worker, Task(1)) == 0);
+  fixture.Send(worker, ReleaseTask{Task(1)});
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: blocks of a released task stay held until the step is over",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("prefill");
+  FakeRequest& request = fixture.AddRequest(1, {LongText(20)}, 4);
+  fixture.Send(
+      worker,
+      AssignPrefill{
+          .task = Task(1), .request = request.id, .gateway = kGateway, .prompt_tokens = 20});
+  fixture.RunEvent(0);  // the pull is answered, two steps are in flight
+  REQUIRE(worker.engine->queue.size() == 2);
+  fixture.Send(worker, ReleaseTask{Task(1)});
+  CHECK(worker.stage->Stats().tasks == 0);
+  CHECK(worker.stage->Stats().kv_blocks == 5);
+  fixture.FinishStep(worker);
+  CHECK(worker.stage->Stats().kv_blocks == 5);
+  fixture.FinishStep(worker);
+  fixture.RunAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: a stop token ends the answer and the overrun is discarded",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("encode+prefill+decode");
+  FakeRequest& request = fixture.AddRequest(3, {LongText(9)}, 30);
+  request.input.stop_token_ids = {Reference(fixture, request)[6]};
+  Walk walk{fixture, worker, worker, worker, request, 100};
+  walk.Place();
+  fixture.RunAll();
+  CHECK(request.tokens == Reference(fixture, request));
+  CHECK(request.finish == Finish::kStop);
+  // Prefill's chunks, a row a token after the first, and the overrun.
+  CHECK(worker.engine->rows_run == 2 + 6 + 1);
+  CHECK(worker.stage->Stats().kv_blocks == 0);
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: an answer of one token needs no decode", "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("prefill");
+  FakeRequest& request = fixture.AddRequest(3, {LongText(9)}, 1);
+  fixture.Send(
+      worker, AssignPrefill{
+                  .task = Task(1), .request = request.id, .gateway = kGateway, .prompt_tokens = 9});
+  fixture.RunAll();
+  REQUIRE(fixture.Last<FirstTokenSampled>(worker) != nullptr);
+  CHECK(fixture.Last<FirstTokenSampled>(worker)->finish == Finish::kLength);
+  CHECK(worker.stage->Stats().kv_blocks == 0);
+  CHECK(request.tokens == Reference(fixture, request));
+}
+
+TEST_CASE("StageScheduler: KV is pushed again to the decode worker that replaces a lost one",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& prefill = fixture.AddWorker("prefill");
+  FakeWorker& lost = fixture.AddWorker("decode");
+  FakeWorker& next = fixture.AddWorker("decode");
+  FakeRequest& request = fixture.AddRequest(3, {LongText(21)}, 12);
+  Walk walk{fixture, prefill, prefill, lost, request, 100};
+  walk.Place();
+  while (request.tokens.size() < 6) REQUIRE(fixture.RunOne());
+  fixture.Kill(lost);
+  request.epoch = OutputEpoch(1);
+  fixture.Send(next, AssignDecode{.task = Task(500),
+                                  .request = request.id,
+                                  .gateway = kGateway,
+                                  .epoch = request.epoch,
+                                  .prompt_tokens = 21,
+                                  .producer = Task(101),
+                                  .producer_worker = prefill.address});
+  fixture.Send(prefill, BindConsumer{Task(101), Task(500), next.address});
+  fixture.RunAll();
+  CHECK(request.tokens == Reference(fixture, request));
+  CHECK(next.engine->chunks_run == 1);  // the sent tokens, teacher-forced in one chunk
+  CHECK(fixture.Count<DecodeStarted>(next, Task(500)) == 1);
+  CHECK(fixture.Count<TaskDelivered>(next, Task(500)) == 1);
+  fixture.Send(prefill, ReleaseTask{Task(101)});
+  fixture.Send(next, ReleaseTask{Task(500)});
+  fixture.RunAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: a prefill that starts again takes the sent tokens as prompt",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("prefill+decode");
+  FakeRequest& request = fixture.AddRequest(3, {LongText(13)}, 10);
+  const std::vector<int32_t> expected = Reference(fixture, request);
+  // More is sent than the scheduler knew when it assigned.
+  Walk walk{fixture, worker, worker, worker, request, 100};
+  walk.Place();
+  request.tokens.assign(expected.begin(), expected.begin() + 7);
+  fixture.RunAll();
+  CHECK(request.tokens == expected);
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: out of blocks, the youngest decode goes and the oldest goes on",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  fixture.config.profile.kv_blocks = 8;
+  FakeWorker& worker = fixture.AddWorker("prefill+decode");
+  FakeRequest& old = fixture.AddRequest(1, {LongText(12)}, 18);
+  FakeRequest& young = fixture.AddRequest(2, {LongText(12)}, 18);
+  Walk first{fixture, worker, worker, worker, old, 100};
+  Walk second{fixture, worker, worker, worker, young, 200};
+  first.Place();
+  second.Place();
+  fixture.RunAll();
+  CHECK(old.tokens == Reference(fixture, old));
+  CHECK(fixture.Count<TaskFailed>(worker, first.decode_task()) == 0);
+  REQUIRE(fixture.Last<TaskFailed>(worker) != nullptr);
+  CHECK(fixture.Last<TaskFailed>(worker)->task == second.decode_task());
+  CHECK(absl::IsAborted(fixture.Last<TaskFailed>(worker)->status));
+  first.ReleaseAll();
+  second.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: an answer that can never fit fails instead of waiting",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  fixture.config.profile.kv_blocks = 4;
+  FakeWorker& worker = fixture.AddWorker("prefill+decode");
+  FakeRequest& request = fixture.AddRequest(1, {LongText(12)}, 18);
+  Walk walk{fixture, worker, worker, worker, request, 100};
+  walk.Place();
+  fixture.RunAll();
+  REQUIRE(fixture.Last<TaskFailed>(worker) != nullptr);
+  CHECK(absl::IsResourceExhausted(fixture.Last<TaskFailed>(worker)->status));
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: a corrupt piece is sent again and nothing else changes",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& prefill = fixture.AddWorker("prefill");
+  FakeWorker& decode = fixture.AddWorker("decode");
+  FakeRequest& request = fixture.AddRequest(3, {LongText(21)}, 8);
+  fixture.corrupt_next = true;
+  Walk walk{fixture, prefill, prefill, decode, request, 100};
+  walk.Place();
+  fixture.RunAll();
+  CHECK_FALSE(fixture.corrupt_next);
+  CHECK(request.tokens == Reference(fixture, request));
+  CHECK(fixture.Last<TaskFailed>(prefill) == nullptr);
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: logits that are not finite end the request with its own error",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("prefill+decode");
+  FakeRequest& request = fixture.AddRequest(3, {LongText(5)}, 8);
+  Walk walk{fixture, worker, worker, worker, request, 100};
+  SECTION("in prefill") { worker.engine->broken.insert(walk.prefill_task()); }
+  SECTION("in decode") { worker.engine->broken.insert(walk.decode_task()); }
+  walk.Place();
+  fixture.RunAll();
+  CHECK(absl::IsInternal(request.error));
+  CHECK(request.error.message() == "numerical_error");
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: unacknowledged tokens are sent again when the stream is rebuilt",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("prefill+decode");
+  FakeRequest& request = fixture.AddRequest(3, {LongText(5)}, 8);
+  fixture.gateway_silent = true;
+  Walk walk{fixture, worker, worker, worker, request, 100};
+  walk.Place();
+  fixture.RunAll();
+  CHECK(fixture.Count<DecodeStarted>(worker, walk.decode_task()) == 0);
+  CHECK(fixture.Count<TaskDelivered>(worker, walk.decode_task()) == 0);
+  request.tokens.resize(2);  // as if the rest had been lost with the stream
+  fixture.gateway_silent = false;
+  fixture.resent_allowed = true;
+  worker.stage->OnTokenStreamReset(kGateway.incarnation, fixture.clock.Now());
+  fixture.Collect(worker);
+  fixture.RunAll();
+  CHECK(request.tokens == Reference(fixture, request));
+  CHECK(fixture.Count<TaskDelivered>(worker, walk.decode_task()) == 1);
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: a request that the gateway dropped fails with NOT_FOUND",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("prefill+decode");
+  FakeRequest& request = fixture.AddRequest(3, {LongText(5)}, 20);
+  Walk walk{fixture, worker, worker, worker, request, 100};
+  walk.Place();
+  while (request.tokens.size() < 3) REQUIRE(fixture.RunOne());
+  request.ended = true;
+  fixture.RunAll();
+  REQUIRE(fixture.Last<TaskFailed>(worker) != nullptr);
+  CHECK(absl::IsNotFound(fixture.Last<TaskFailed>(worker)->status));
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: the inventory names every task and its state", "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("encode+prefill+decode");
+  FakeRequest& request = fixture.AddRequest(3, TwoPictures(), 20);
+  Walk walk{fixture, worker, worker, worker, request, 100};
+  walk.Place();
+  const WorkerReport before = worker.stage->Report(true);
+  REQUIRE(before.tasks.size() == 4);
+  CHECK(before.tasks[2].stage == Stage::kPrefill);
+  CHECK(before.tasks[2].inputs.size() == 2);
+  CHECK(before.tasks[2].state == TaskState::kAccepted);
+  CHECK(before.load[static_cast<int>(Stage::kEncode)].queued_cost == 13 * 4);
+  fixture.RunAll();
+  const WorkerReport after = worker.stage->Report(true);
+  CHECK(after.tasks[0].state == TaskState::kDelivered);
+  CHECK(after.tasks[2].items_landed == std::vector<int32_t>{0, 1});
+  CHECK(after.tasks[3].state == TaskState::kDelivered);
+  CHECK_FALSE(worker.stage->Report(false).has_inventory);
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+}  // namespace
+}  // namespace triptych::scheduler::testing
