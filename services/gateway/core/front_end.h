@@ -1,0 +1,29 @@
+#pragma once
+
+// What both front ends need of the gateway: everything is borrowed and thread-safe.
+
+#include <functional>
+
+#include "services/gateway/core/gateway_core.h"
+#include "services/gateway/core/gateway_metrics.h"
+#include "services/gateway/request/intake.h"
+#include "services/gateway/request/payload_budget.h"
+
+namespace triptych::services {
+
+struct FrontEnd {
+  const Intake& intake;
+  GatewayCore& core;
+  PayloadBudget& budget;
+  GatewayMetrics& metrics;
+  std::function<bool()> ready;
+  int64_t max_body_bytes = int64_t{64} << 20;
+};
+
+// Fills in what the client left open: its name for the request, and the seed.
+inline void NameRequest(scheduler::RequestId id, ParsedRequest* parsed) {
+  if (parsed->client_id.empty()) parsed->client_id = "chatcmpl-" + scheduler::ToString(id);
+  if (!parsed->seed_given) parsed->input.sampling.seed = id.gateway.value() ^ id.number;
+}
+
+}  // namespace triptych::services

@@ -1,0 +1,68 @@
+#include "services/gateway/core/gateway_core.h"
+
+#include <algorithm>
+#include <deque>
+#include <future>
+#include <utility>
+
+#include "services/gateway/request/errors.h"
+
+namespace triptych::services {
+
+GatewayCore::GatewayCore(scheduler::Incarnation self, const base::Clock& clock,
+                         std::unique_ptr<RequestDesk> desk, SendToScheduler send)
+    : self_(self), clock_(clock), desk_(std::move(desk)), send_(std::move(send)), thread_([this] {
+        Run();
+      }) {}
+
+void GatewayCore::Stop() {
+  stopping_.store(true);
+  queue_.Close();
+  if (thread_.joinable()) thread_.join();
+}
+
+bool GatewayCore::Call(absl::AnyInvocable<void(RequestDesk& desk, base::TimePoint now)> event) {
+  std::promise<void> done;
+  std::future<void> waiting = done.get_future();
+  const bool posted = Post([&event, &done](RequestDesk& desk, base::TimePoint now) {
+    event(desk, now);
+    done.set_value();
+  });
+  if (posted) waiting.wait();
+  return posted;
+}
+
+absl::Status GatewayCore::Start(NewRequest request) {
+  auto event = [request = std::move(request)](RequestDesk& desk, base::TimePoint now) mutable {
+    desk.Start(std::move(request), now);
+  };
+  return Post(std::move(event)) ? absl::OkStatus() : Refuse("overloaded");
+}
+
+void GatewayCore::Leave(scheduler::RequestId id) {
+  // A full queue loses it; the request's deadline ends it then.
+  Post([id](RequestDesk& desk, base::TimePoint now) { desk.Leave(id, now); });
+}
+
+void GatewayCore::Run() {
+  base::TimePoint next_report = clock_.Now();
+  while (true) {
+    const base::TimePoint wake = std::min(desk_->NextDeadline(), next_report);
+    std::deque<Event> events = queue_.PopAll(wake);
+    const base::TimePoint now = clock_.Now();
+    for (Event& event : events) event(*desk_, now);
+    desk_->OnTime(now);
+    Send();
+    if (now >= next_report) {
+      send_(scheduler::GatewayReport{static_cast<int64_t>(desk_->live())});
+      next_report = now + kReportInterval;
+    }
+    if (events.empty() && stopping_.load()) return;
+  }
+}
+
+void GatewayCore::Send() {
+  for (const scheduler::GatewayToScheduler& message : desk_->TakeMessages()) send_(message);
+}
+
+}  // namespace triptych::services

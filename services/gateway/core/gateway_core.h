@@ -1,0 +1,70 @@
+#pragma once
+
+// The one thread that owns a gateway's requests. Everybody else posts to its bounded queue; nothing
+// here waits for a peer.
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "base/bounded_queue.h"
+#include "base/clock.h"
+#include "services/gateway/core/request_desk.h"
+
+namespace triptych::services {
+
+// Thread-safe.
+class GatewayCore {
+ public:
+  // Runs on the core's thread.
+  using Event = absl::AnyInvocable<void(RequestDesk& desk, base::TimePoint now)>;
+  // Called on the core's thread; false when there is no scheduler to send to. Must not block.
+  using SendToScheduler = std::function<bool(const scheduler::GatewayToScheduler&)>;
+
+  // Borrows `clock`. `send` may be called from the start on.
+  GatewayCore(scheduler::Incarnation self, const base::Clock& clock,
+              std::unique_ptr<RequestDesk> desk, SendToScheduler send);
+  ~GatewayCore() { Stop(); }
+
+  // False when the queue is full or the core has stopped: the event will not run.
+  bool Post(Event event) { return queue_.TryPush(std::move(event)); }
+  // Posts and waits until it has run; false as above. Not from the core's thread.
+  bool Call(absl::AnyInvocable<void(RequestDesk& desk, base::TimePoint now)> event);
+
+  // A name for a request to come.
+  scheduler::RequestId NextId() { return {self_, next_number_.fetch_add(1)}; }
+  // Hands a request over. RESOURCE_EXHAUSTED when the queue is full: then the sink hears nothing.
+  absl::Status Start(NewRequest request);
+  // The client of `id` has left.
+  void Leave(scheduler::RequestId id);
+
+  base::TimePoint Now() const { return clock_.Now(); }
+  scheduler::Incarnation self() const { return self_; }
+
+  // Runs what is queued, then ends the thread.
+  void Stop();
+
+ private:
+  // Events of a second at many times the rate that one core serves.
+  static constexpr size_t kQueueCapacity = 1 << 17;
+  static constexpr base::Duration kReportInterval = std::chrono::milliseconds(100);
+
+  void Run();
+  void Send();
+
+  const scheduler::Incarnation self_;
+  const base::Clock& clock_;
+  const std::unique_ptr<RequestDesk> desk_;
+  const SendToScheduler send_;
+  std::atomic<uint64_t> next_number_{1};
+  std::atomic<bool> stopping_{false};
+  base::BoundedQueue<Event> queue_{kQueueCapacity};
+  std::thread thread_;  // last: it uses everything above
+};
+
+}  // namespace triptych::services

@@ -1,0 +1,174 @@
+#include "services/gateway/gateway.h"
+
+#include <cstdio>
+#include <future>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "services/gateway/core/front_end.h"
+#include "services/gateway/http/http_server.h"
+#include "services/gateway/rpc/inference_service.h"
+#include "services/gateway/rpc/payload_service.h"
+#include "services/gateway/rpc/tokens_service.h"
+#include "services/gateway/scheduler_link.h"
+#include "services/runtime/admin_server.h"
+#include "services/runtime/rpc_server.h"
+#include "services/runtime/shutdown.h"
+
+namespace triptych::services {
+
+// In the order of construction; destroyed from the outside in: first the ports, then the core.
+struct Gateway::Parts {
+  Parts(const GatewayOptions& options, const base::Clock& clock, base::Logger* log,
+        std::unique_ptr<ServedModel> served)
+      : options(options),
+        clock(clock),
+        log(log),
+        model(std::move(served)),
+        intake(*model, {.max_output_tokens = static_cast<int32_t>(options.max_output_tokens),
+                        .max_timeout = std::chrono::milliseconds(options.request_timeout_ms)}),
+        budget(options.payload_budget_mb << 20),
+        core(scheduler::Incarnation(base::RandomBits64()), clock,
+             std::make_unique<RequestDesk>(
+                 model->tokenizer(),
+                 scheduler::DeliveryLimits{.max_requests = static_cast<int>(options.max_requests)},
+                 &metrics),
+             [this](const scheduler::GatewayToScheduler& message) { return Send(message); }),
+        front{.intake = intake,
+              .core = core,
+              .budget = budget,
+              .metrics = metrics,
+              .ready = [this] { return Ready(); },
+              .max_body_bytes = options.max_body_mb << 20},
+        tokens(&core),
+        payload(&core),
+        inference(front) {}
+
+  ~Parts() {
+    http.reset();
+    link_ready.store(nullptr);
+    core.Call([](RequestDesk& desk, base::TimePoint now) { desk.EndAll(now); });
+    if (grpc != nullptr) grpc->Stop(std::chrono::milliseconds(500));
+    if (internal != nullptr) internal->Stop(std::chrono::milliseconds(200));
+    admin.reset();
+    link.reset();
+    core.Stop();
+  }
+
+  bool Send(const scheduler::GatewayToScheduler& message) {
+    SchedulerLink* to = link_ready.load();
+    return to != nullptr && to->Send(message);
+  }
+  bool Ready() const {
+    SchedulerLink* to = link_ready.load();
+    return to != nullptr && to->connected() && !draining.load();
+  }
+
+  absl::Status Listen();
+
+  const GatewayOptions options;
+  const base::Clock& clock;
+  base::Logger* const log;
+  base::Registry registry;
+  GatewayMetrics metrics{&registry};
+  const std::unique_ptr<ServedModel> model;
+  const Intake intake;
+  PayloadBudget budget;
+  std::atomic<bool> draining{false};
+  std::atomic<SchedulerLink*> link_ready{nullptr};
+  GatewayCore core;
+  const FrontEnd front;
+  TokensService tokens;
+  PayloadService payload;
+  InferenceService inference;
+  std::unique_ptr<AdminServer> admin;
+  std::unique_ptr<RpcServer> internal;
+  std::unique_ptr<RpcServer> grpc;
+  std::unique_ptr<HttpServer> http;
+  std::unique_ptr<SchedulerLink> link;
+};
+
+absl::Status Gateway::Parts::Listen() {
+  AdminPages pages{.metrics =
+                       [this] {
+                         const int64_t held =
+                             (options.payload_budget_mb << 20) - budget.free_bytes();
+                         metrics.held_payload_bytes.Set(static_cast<double>(held));
+                         return registry.Serialize();
+                       },
+                   .alive = [] { return true; },
+                   .ready = [this] { return Ready(); }};
+  ASSIGN_OR_RETURN(admin, AdminServer::Start(options.admin, std::move(pages)));
+  ASSIGN_OR_RETURN(internal, RpcServer::Start(options.internal, base::RpcAudience::kInternal,
+                                              {&tokens, &payload}));
+  ASSIGN_OR_RETURN(grpc, RpcServer::Start(options.grpc, base::RpcAudience::kClients, {&inference}));
+  ASSIGN_OR_RETURN(http, HttpServer::Start(options.http, front));
+  link = std::make_unique<SchedulerLink>(
+      options.scheduler,
+      GatewayIdentity{
+          .name = options.name,
+          .address = options.advertise.empty() ? internal->address() : options.advertise,
+          .admin = admin->address()},
+      &core, clock);
+  link_ready.store(link.get());
+  return absl::OkStatus();
+}
+
+Gateway::Gateway(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Gateway::~Gateway() = default;
+
+absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const GatewayOptions& options,
+                                                        const base::Clock& clock,
+                                                        base::Logger* log) {
+  ASSIGN_OR_RETURN(std::unique_ptr<ServedModel> model, ServedModel::Load(options.model));
+  auto parts = std::make_unique<Parts>(options, clock, log, std::move(model));
+  RETURN_IF_ERROR(parts->Listen());
+  return std::unique_ptr<Gateway>(new Gateway(std::move(parts)));
+}
+
+std::string Gateway::Addresses() const {
+  return absl::StrCat("http=", parts_->http->address(), " grpc=", parts_->grpc->address(),
+                      " internal=", parts_->internal->address(),
+                      " admin=", parts_->admin->address());
+}
+
+void Gateway::Drain() {
+  parts_->draining.store(true);
+  parts_->grpc->SetServing(false);
+  std::promise<void> idle;
+  const base::TimePoint until =
+      parts_->clock.Now() + std::chrono::seconds(parts_->options.drain_seconds);
+  parts_->core.Post([&idle, until](RequestDesk& desk, base::TimePoint) {
+    desk.Drain(until, [&idle] { idle.set_value(); });
+  });
+  idle.get_future().wait();
+}
+
+int RunGateway(int argc, const char* const* argv) {
+  BlockShutdownSignals();
+  GatewayOptions options;
+  base::FlagSet flags("triptych-gateway [flags]: the client API of a cluster");
+  options.Declare(&flags);
+  if (const int exit_code = base::ParseCommandLine(argc, argv, &flags); exit_code >= 0) {
+    return exit_code;
+  }
+  const base::RealClock clock;
+  base::StreamLogger log(clock, options.name);
+  absl::StatusOr<std::unique_ptr<Gateway>> gateway = Gateway::Start(options, clock, &log);
+  if (!gateway.ok()) {
+    std::fprintf(stderr, "triptych-gateway: %s\n", gateway.status().ToString().c_str());
+    return 1;
+  }
+  std::printf("listening %s\n", (*gateway)->Addresses().c_str());
+  std::fflush(stdout);
+  log.Info("serving");
+  WaitForShutdownSignal();
+  log.Info("draining");
+  (*gateway)->Drain();
+  return 0;
+}
+
+}  // namespace triptych::services

@@ -1,0 +1,115 @@
+#pragma once
+
+// One client's connection: requests one after another, each bounded in size and time.
+
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http.hpp>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "services/gateway/core/answer_mailbox.h"
+#include "services/gateway/core/front_end.h"
+#include "services/gateway/http/answer_json.h"
+#include "services/gateway/request/openai_request.h"
+
+namespace triptych::services {
+
+struct HttpTimeouts {
+  base::Duration idle = std::chrono::seconds(75);    // between two requests
+  base::Duration header = std::chrono::seconds(10);  // first to last byte
+  base::Duration body = std::chrono::seconds(30);    // plus a second for each 256 KiB
+  base::Duration drain = std::chrono::seconds(5);    // of what is refused
+  base::Duration stall = std::chrono::seconds(30);   // a write that makes no progress
+};
+
+// Runs on the strand of its socket; owned by the operations in flight.
+class HttpSession : public std::enable_shared_from_this<HttpSession> {
+ public:
+  using Tcp = boost::asio::ip::tcp;
+  using Error = boost::system::error_code;
+
+  // Borrows `front`.
+  HttpSession(Tcp::socket socket, const FrontEnd& front, const HttpTimeouts& timeouts);
+  ~HttpSession();
+  void Run();
+
+ private:
+  using Parser = boost::beast::http::request_parser<boost::beast::http::buffer_body>;
+  enum class AfterWrite { kNextRequest, kClose, kMoreOfAnswer };
+
+  // The request that is being answered.
+  struct Live {
+    scheduler::RequestId id;
+    std::shared_ptr<AnswerMailbox> mailbox;  // shared with the core
+    AnswerForm form;
+    std::optional<EventWriter> events;  // stream
+    bool started = false;               // the status line is out
+  };
+
+  // Reading.
+  void ReadHeader();
+  void OnHeader(Error error);
+  void OnReadError(Error error);
+  void Route();
+  void BeginBody();
+  void ReadBody();
+  void OnBodyChunk(Error error, size_t offered);
+  void Discard(const absl::Status& refusal);
+  void DiscardMore(absl::Status refusal, int64_t left);
+
+  // Answering.
+  void StartChat();
+  absl::Status TryStartChat();
+  void WatchForDeparture();
+  void OnMail();
+  void WriteStreamMail(AnswerMailbox::Mail mail);
+  void WriteWholeAnswer(const AnswerMailbox::Mail& mail);
+  void ReplyError(const absl::Status& status, base::Duration retry_after = base::Duration(0));
+  struct Reply {
+    int status = 200;
+    std::string body;
+    const char* content_type = "application/json";
+    base::Duration retry_after{0};
+  };
+  void WriteReply(const Reply& reply);
+  void Write(AfterWrite after);
+  void OnWritten(Error error, AfterWrite after);
+  void Linger();
+  void LingerMore(int64_t left);
+  void Close();
+
+  // One timer for all phases; it is moved lazily.
+  void SetDeadline(base::Duration from_now);
+  void ClearDeadline() { deadline_ = base::kNever; }
+  void WaitForDeadline();
+  void OnDeadline();
+
+  bool keep_alive() const;
+
+  Tcp::socket socket_;
+  const FrontEnd& front_;
+  const HttpTimeouts timeouts_;
+  boost::asio::steady_timer timer_;
+  base::TimePoint deadline_ = base::kNever;
+  bool timer_running_ = false;
+  bool timed_out_ = false;
+
+  boost::beast::flat_buffer buffer_;
+  std::optional<Parser> parser_;
+  std::vector<char> chunk_;
+  std::string body_;
+  PayloadBudget::Reservation reservation_;
+  std::string request_id_;  // the client's, or drawn
+  bool must_close_ = false;
+
+  std::optional<Live> live_;
+  std::string out_;
+  bool writing_ = false;
+  bool watching_ = false;
+};
+
+}  // namespace triptych::services

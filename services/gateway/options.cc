@@ -1,0 +1,62 @@
+#include "services/gateway/options.h"
+
+namespace triptych::services {
+
+void GatewayOptions::Declare(base::FlagSet* flags) {
+  constexpr auto kRequired = base::Presence::kRequired;
+  flags->AddString(&name, {.name = "name",
+                           .doc = "name in logs and in the cluster's list",
+                           .default_value = "gateway"});
+  flags->AddString(
+      &scheduler,
+      {.name = "scheduler", .doc = "host:port of the scheduler", .presence = kRequired});
+  flags->AddString(&http, {.name = "http",
+                           .doc = "host:port of the OpenAI API, port 0 for any",
+                           .default_value = "127.0.0.1:0"});
+  flags->AddString(&grpc, {.name = "grpc",
+                           .doc = "host:port of the gRPC API, port 0 for any",
+                           .default_value = "127.0.0.1:0"});
+  flags->AddString(&internal, {.name = "internal",
+                               .doc = "host:port of the services for workers, port 0 for any",
+                               .default_value = "127.0.0.1:0"});
+  flags->AddString(&admin, {.name = "admin",
+                            .doc = "host:port of metrics, port 0 for any",
+                            .default_value = "127.0.0.1:0"});
+  flags->AddString(&advertise, {.name = "advertise",
+                                .doc = "host:port at which workers reach --internal; empty: as "
+                                       "bound"});
+  flags->AddString(&model,
+                   {.name = "model", .doc = "directory of the checkpoint", .presence = kRequired});
+  flags->AddInt(&payload_budget_mb, {.name = "payload-budget-mb",
+                                     .doc = "memory for bodies and media of all live requests",
+                                     .default_value = 1024,
+                                     .min = 1,
+                                     .max = 1 << 20});
+  flags->AddInt(&max_body_mb, {.name = "max-body-mb",
+                               .doc = "largest body of one request",
+                               .default_value = 64,
+                               .min = 1,
+                               .max = 1024});
+  flags->AddInt(&max_requests, {.name = "max-requests",
+                                .doc = "live requests at once",
+                                .default_value = 4096,
+                                .min = 1,
+                                .max = 1 << 16});
+  flags->AddInt(&max_output_tokens, {.name = "max-output-tokens",
+                                     .doc = "longest answer",
+                                     .default_value = 2048,
+                                     .min = 1,
+                                     .max = 1 << 20});
+  flags->AddInt(&request_timeout_ms, {.name = "request-timeout-ms",
+                                      .doc = "longest life of a request",
+                                      .default_value = 600'000,
+                                      .min = 1,
+                                      .max = 86'400'000});
+  flags->AddInt(&drain_seconds, {.name = "drain-seconds",
+                                 .doc = "how long live requests may go on after SIGTERM",
+                                 .default_value = 30,
+                                 .min = 0,
+                                 .max = 3600});
+}
+
+}  // namespace triptych::services

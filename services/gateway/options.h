@@ -1,0 +1,31 @@
+#pragma once
+
+// The flags of triptych-gateway.
+
+#include <cstdint>
+#include <string>
+
+#include "base/config.h"
+
+namespace triptych::services {
+
+struct GatewayOptions {
+  std::string name;
+  std::string scheduler;
+  std::string http;
+  std::string grpc;
+  std::string internal;
+  std::string admin;
+  std::string advertise;
+  std::string model;
+  int64_t payload_budget_mb = 0;
+  int64_t max_body_mb = 0;
+  int64_t max_requests = 0;
+  int64_t max_output_tokens = 0;
+  int64_t request_timeout_ms = 0;
+  int64_t drain_seconds = 0;
+
+  void Declare(base::FlagSet* flags);
+};
+
+}  // namespace triptych::services

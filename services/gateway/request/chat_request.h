@@ -1,0 +1,47 @@
+#pragma once
+
+// A client's request as either front end read it: the same fields whether it came as JSON or as
+// protobuf, and nothing checked but the types. Intake turns it into a ParsedRequest.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "scheduler/request/layout.h"
+
+namespace triptych::services {
+
+// A picture (one frame) or a video, as files: JPEG, PNG or WebP bytes.
+struct ChatMedia {
+  scheduler::ItemKind kind = scheduler::ItemKind::kImage;
+  std::vector<std::string> frames;
+  double fps = 0;  // 0: the default of 2
+};
+
+using ChatPart = std::variant<std::string, ChatMedia>;
+
+struct ChatMessage {
+  std::string role;
+  std::vector<ChatPart> parts;
+};
+
+struct ChatRequest {
+  std::string client_id;  // empty: the gateway draws one
+  std::string model;      // empty: the one that is served
+  std::vector<ChatMessage> messages;
+  double temperature = 0;
+  double top_p = 1;
+  int64_t top_k = 0;
+  std::optional<uint64_t> seed;  // unset: another one for each request
+  int64_t top_logprobs = -1;     // -1: no log probabilities
+  std::optional<int64_t> max_tokens;
+  std::vector<std::string> stop;
+  int64_t timeout_ms = 0;  // 0: the server's maximum
+  std::string tenant;
+  int64_t priority = 0;
+  int64_t choices = 1;
+};
+
+}  // namespace triptych::services

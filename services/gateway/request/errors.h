@@ -1,0 +1,33 @@
+#pragma once
+
+// What clients are told when something is refused: one table for HTTP and gRPC. A status that is
+// meant for a client has a message that is one of the table's codes, alone or followed by ": " and
+// a sentence of ours; anything else is shown by its canonical code only, never by its text.
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+
+namespace triptych::services {
+
+// One refusal as clients see it. All texts live as long as the process.
+struct ClientError {
+  const char* code;     // "image_too_large"
+  int http_status;      // 400
+  const char* type;     // "invalid_request_error"
+  std::string message;  // a sentence with fixed text
+};
+
+// Never for an OK status.
+ClientError ToClientError(const absl::Status& status);
+
+// The status with the client's code and sentence as its message and the same canonical code: what a
+// gRPC client gets.
+absl::Status ToClientStatus(const absl::Status& status);
+
+// Shorthands for refusals of our own. `code` is one of the table's.
+absl::Status Refuse(const char* code);
+absl::Status Refuse(const char* code, absl::string_view sentence);
+
+}  // namespace triptych::services

@@ -1,0 +1,77 @@
+#include "services/gateway/request/grpc_request.h"
+
+#include <utility>
+
+#include "services/gateway/request/errors.h"
+#include "services/gateway/request/inline_media.h"
+
+namespace triptych::services {
+namespace {
+
+ChatMedia TakeImage(v1::Image* image) {
+  ChatMedia media;
+  media.frames.push_back(std::move(*image->mutable_data()));
+  return media;
+}
+
+ChatMedia TakeVideo(v1::Video* video) {
+  ChatMedia media;
+  media.kind = scheduler::ItemKind::kVideo;
+  media.fps = video->fps();
+  for (v1::Image& frame : *video->mutable_frames()) {
+    media.frames.push_back(std::move(*frame.mutable_data()));
+  }
+  return media;
+}
+
+absl::StatusOr<ChatPart> TakePart(v1::ContentPart* part) {
+  switch (part->part_case()) {
+    case v1::ContentPart::kText:
+      return ChatPart(std::move(*part->mutable_text()));
+    case v1::ContentPart::kImage:
+      return ChatPart(TakeImage(part->mutable_image()));
+    case v1::ContentPart::kVideo:
+      return ChatPart(TakeVideo(part->mutable_video()));
+    case v1::ContentPart::PART_NOT_SET:
+      break;
+  }
+  return Refuse("invalid_request", "a content part is text, image or video");
+}
+
+void TakeSampling(const v1::SamplingParams& sampling, ChatRequest* chat) {
+  chat->temperature = sampling.temperature();
+  chat->top_p = sampling.top_p();
+  chat->top_k = sampling.top_k();
+  chat->seed = sampling.seed();
+  chat->top_logprobs = sampling.top_logprobs();
+}
+
+}  // namespace
+
+absl::StatusOr<ChatRequest> FromProto(v1::GenerateRequest&& request) {
+  ChatRequest chat;
+  chat.client_id = std::move(*request.mutable_request_id());
+  chat.model = std::move(*request.mutable_model());
+  if (request.has_sampling()) TakeSampling(request.sampling(), &chat);
+  if (request.has_max_tokens()) chat.max_tokens = request.max_tokens();
+  for (std::string& stop : *request.mutable_stop()) chat.stop.push_back(std::move(stop));
+  chat.timeout_ms = request.timeout_ms();
+  chat.tenant = std::move(*request.mutable_tenant());
+  chat.priority = request.priority();
+  int items = 0;
+  for (v1::Message& message : *request.mutable_messages()) {
+    ChatMessage& to = chat.messages.emplace_back();
+    to.role = std::move(*message.mutable_role());
+    for (v1::ContentPart& part : *message.mutable_content()) {
+      if (part.part_case() != v1::ContentPart::kText && ++items > kMaxItems) {
+        return Refuse("too_many_images");
+      }
+      absl::StatusOr<ChatPart> taken = TakePart(&part);
+      if (!taken.ok()) return taken.status();
+      to.parts.push_back(*std::move(taken));
+    }
+  }
+  return chat;
+}
+
+}  // namespace triptych::services

@@ -1,0 +1,184 @@
+#include "services/gateway/rpc/inference_service.h"
+
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/mutex.h"
+#include "base/rpc.h"
+#include "base/status.h"
+#include "services/convert/ids.h"
+#include "services/gateway/core/answer_mailbox.h"
+#include "services/gateway/request/errors.h"
+#include "services/gateway/request/grpc_request.h"
+
+namespace triptych::services {
+namespace {
+
+v1::Timeline ToProto(const Timeline& from) {
+  v1::Timeline to;
+  to.set_queue_us(from.queue_us);
+  to.set_media_decode_us(from.media_decode_us);
+  to.set_encode_us(from.encode_us);
+  to.set_embedding_transfer_us(from.embedding_transfer_us);
+  to.set_embedding_bytes(from.embedding_bytes);
+  to.set_prefill_us(from.prefill_us);
+  to.set_kv_transfer_us(from.kv_transfer_us);
+  to.set_kv_bytes(from.kv_bytes);
+  to.set_first_token_us(from.first_token_us);
+  to.set_total_us(from.total_us);
+  to.set_tokens_per_second(from.tokens_per_second);
+  return to;
+}
+
+// One answer. Lives until gRPC is done with it and the core has let go of the mailbox.
+class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
+                              public std::enable_shared_from_this<GenerateReactor> {
+ public:
+  static GenerateReactor* Begin(const FrontEnd& front, grpc::CallbackServerContext* context,
+                                const v1::GenerateRequest& request) {
+    auto reactor = std::shared_ptr<GenerateReactor>(new GenerateReactor(front, context));
+    reactor->self_ = reactor;
+    const absl::Status started = reactor->Start(request);
+    if (!started.ok()) {
+      front.metrics.Refused(started);
+      base::MutexLock lock(&reactor->mutex_);
+      reactor->Conclude(started, std::chrono::seconds(1));
+    }
+    return reactor.get();
+  }
+
+  void OnWriteDone(bool ok) override {
+    base::MutexLock lock(&mutex_);
+    writing_ = false;
+    if (!ok) return Conclude(services::Refuse("cancelled"), base::Duration(0));
+    WriteMail();
+  }
+
+  // The client left, or its own deadline passed. The core need not have started it yet: the post
+  // that starts it is ahead of this one.
+  void OnCancel() override {
+    if (id_.number != 0) front_.core.Leave(id_);
+  }
+
+  void OnDone() override { self_.reset(); }
+
+ private:
+  GenerateReactor(const FrontEnd& front, grpc::CallbackServerContext* context)
+      : front_(front), context_(context) {}
+
+  absl::Status Start(const v1::GenerateRequest& request) {
+    const base::TimePoint accepted = front_.core.Now();
+    PayloadBudget::Reservation reservation = front_.budget.Open();
+    if (!reservation.GrowTo(static_cast<int64_t>(request.ByteSizeLong()))) {
+      return services::Refuse("overloaded");
+    }
+    ASSIGN_OR_RETURN(ChatRequest chat, FromProto(v1::GenerateRequest(request)));
+    ASSIGN_OR_RETURN(std::unique_ptr<ParsedRequest> parsed,
+                     front_.intake.Parse(std::move(chat), std::move(reservation)));
+    id_ = front_.core.NextId();
+    NameRequest(id_, parsed.get());
+    request_id_ = parsed->client_id;
+    // Weak: the mailbox must not keep a call that is over.
+    auto wake = [weak = weak_from_this()] {
+      if (auto self = weak.lock()) {
+        base::MutexLock lock(&self->mutex_);
+        self->WriteMail();
+      }
+    };
+    mailbox_ = std::make_shared<AnswerMailbox>(AnswerMailbox::Wake::kEachPart, std::move(wake));
+    return front_.core.Start(
+        {.id = id_, .parsed = std::move(parsed), .sink = mailbox_, .accepted = accepted});
+  }
+
+  void WriteMail() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (writing_ || ended_) return;
+    if (last_written_) return Conclude(absl::OkStatus(), base::Duration(0));
+    AnswerMailbox::Mail mail = mailbox_->Take();
+    if (mail.empty()) return;
+    response_.Clear();
+    response_.set_request_id(request_id_);
+    response_.set_text(std::move(mail.part.text));
+    for (const scheduler::SampledToken& token : mail.part.tokens) {
+      *response_.add_tokens() = services::ToProto(token);
+    }
+    if (mail.end && !mail.end->status.ok()) {
+      return Conclude(mail.end->status, mail.end->retry_after);
+    }
+    if (mail.end) SetEnd(*mail.end);
+    writing_ = true;
+    StartWrite(&response_);
+  }
+
+  void SetEnd(const AnswerEnd& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    last_written_ = true;
+    response_.set_finish(static_cast<v1::Finish>(end.finish));
+    v1::Usage* usage = response_.mutable_usage();
+    usage->set_prompt_tokens(end.usage.prompt_tokens);
+    usage->set_picture_tokens(end.usage.picture_tokens);
+    usage->set_cached_tokens(end.usage.cached_tokens);
+    usage->set_output_tokens(end.usage.output_tokens);
+    *response_.mutable_timeline() = ToProto(end.timeline);
+  }
+
+  void Conclude(const absl::Status& status, base::Duration retry_after)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (std::exchange(ended_, true)) return;
+    if (!status.ok() && retry_after > base::Duration(0)) {
+      const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(retry_after).count();
+      context_->AddTrailingMetadata("retry-after-ms", absl::StrCat(ms));
+    }
+    Finish(base::ToGrpc(ToClientStatus(status)));
+  }
+
+  const FrontEnd& front_;
+  grpc::CallbackServerContext* const context_;
+  // Shared with gRPC, and weakly with the mailbox: see the class.
+  std::shared_ptr<GenerateReactor> self_;
+  scheduler::RequestId id_;
+  std::string request_id_;
+  std::shared_ptr<AnswerMailbox> mailbox_;  // shared with the core
+  base::Mutex mutex_;
+  v1::GenerateResponse response_ ABSL_GUARDED_BY(mutex_);
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool last_written_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
+    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
+  return GenerateReactor::Begin(front_, context, *request);
+}
+
+grpc::ServerUnaryReactor* InferenceService::Cancel(grpc::CallbackServerContext* context,
+                                                   const v1::CancelRequest* request,
+                                                   v1::CancelResponse*) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const bool posted = front_.core.Post(
+      [reactor, id = request->request_id()](RequestDesk& desk, base::TimePoint now) {
+        reactor->Finish(base::ToGrpc(ToClientStatus(desk.Cancel(id, now))));
+      });
+  if (!posted) reactor->Finish(base::ToGrpc(ToClientStatus(services::Refuse("unavailable"))));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InferenceService::GetModel(grpc::CallbackServerContext* context,
+                                                     const v1::GetModelRequest* request,
+                                                     v1::GetModelResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const ServedModel& model = front_.intake.model();
+  if (!request->model().empty() && request->model() != model.name()) {
+    reactor->Finish(base::ToGrpc(ToClientStatus(services::Refuse("model_not_found"))));
+    return reactor;
+  }
+  response->set_model(model.name());
+  response->set_fingerprint(model.fingerprint());
+  response->set_context_tokens(model.context_tokens());
+  response->set_max_output_tokens(front_.intake.limits().max_output_tokens);
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+}  // namespace triptych::services

@@ -1,0 +1,74 @@
+#include "services/gateway/rpc/tokens_service.h"
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "services/convert/gateway_messages.h"
+#include "services/runtime/server_stream.h"
+
+namespace triptych::services {
+namespace {
+
+using TokenStream = ServerStream<v1::TokenBatches, v1::TokenReplies>;
+
+struct Arrival {
+  scheduler::TokenBatch batch;
+  StageTimes times;
+};
+
+StageTimes TimesOf(const v1::StageTimes& times) {
+  return {.media_decode_us = times.media_decode_us(),
+          .encode_us = times.encode_us(),
+          .embedding_transfer_us = times.embedding_transfer_us(),
+          .embedding_bytes = times.embedding_bytes(),
+          .prefill_us = times.prefill_us(),
+          .kv_transfer_us = times.kv_transfer_us(),
+          .kv_bytes = times.kv_bytes()};
+}
+
+// What arrived in one read goes to the core as one event.
+void OnBatch(GatewayCore* core, TokenStream* stream, const v1::TokenBatches& batches) {
+  const uint64_t receiver = batches.envelope().receiver_incarnation();
+  if (receiver != 0 && receiver != core->self().value()) {
+    return stream->Close({grpc::StatusCode::NOT_FOUND, "another incarnation"});
+  }
+  if (stream->peer() == 0) {
+    stream->set_peer(batches.envelope().sender_incarnation());
+    v1::Envelope envelope;
+    envelope.set_sender_incarnation(core->self().value());
+    envelope.set_receiver_incarnation(stream->peer());
+    stream->set_envelope(std::move(envelope));
+  }
+  std::vector<Arrival> arrivals;
+  arrivals.reserve(batches.messages_size());
+  for (const v1::TokenBatch& message : batches.messages()) {
+    absl::StatusOr<scheduler::TokenBatch> batch = FromProto(message);
+    if (!batch.ok()) return stream->Close({grpc::StatusCode::INVALID_ARGUMENT, "malformed"});
+    arrivals.push_back({*std::move(batch), TimesOf(message.times())});
+  }
+  // Keeps the stream alive until the replies are written.
+  auto shared = stream->shared();
+  const bool posted =
+      core->Post([shared, arrivals = std::move(arrivals)](RequestDesk& desk, base::TimePoint now) {
+        for (const Arrival& arrival : arrivals) {
+          shared->Send(ToProto(desk.Tokens(arrival.batch, arrival.times, now)));
+        }
+      });
+  // The worker opens it again and sends what was not acknowledged.
+  if (!posted) stream->Close({grpc::StatusCode::RESOURCE_EXHAUSTED, "busy"});
+}
+
+}  // namespace
+
+grpc::ServerBidiReactor<v1::TokenBatches, v1::TokenReplies>* TokensService::Stream(
+    grpc::CallbackServerContext*) {
+  return TokenStream::Open(
+             [core = core_](TokenStream* stream, v1::TokenBatches& batches) {
+               OnBatch(core, stream, batches);
+             },
+             [](TokenStream*) {})
+      .get();
+}
+
+}  // namespace triptych::services

@@ -1,0 +1,38 @@
+#pragma once
+
+// The gateway's control stream to the scheduler: hello, what the core sends, what it hears.
+
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "scheduler/plan/gateway_messages.h"
+#include "services/gateway/core/gateway_core.h"
+
+namespace triptych::services {
+
+// What a hello says of this process.
+struct GatewayIdentity {
+  std::string name;
+  std::string address;  // of the services for workers
+  std::string admin;
+};
+
+// Thread-safe. Connects, and connects again, for as long as it lives.
+class SchedulerLink {
+ public:
+  // `core` and `clock` are borrowed; the core must be running.
+  SchedulerLink(const std::string& scheduler, GatewayIdentity identity, GatewayCore* core,
+                const base::Clock& clock);
+  ~SchedulerLink();
+
+  // False when no scheduler is connected.
+  bool Send(const scheduler::GatewayToScheduler& message);
+  bool connected() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace triptych::services

@@ -1,0 +1,150 @@
+// Server-sent events: framing, escapes, one error at the end of a stream and no [DONE] after it;
+// text that is cut at stop strings and never inside a character.
+
+#include "services/gateway/http/answer_json.h"
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include "services/gateway/core/answer.h"
+#include "services/gateway/core/answer_mailbox.h"
+#include "services/gateway/request/errors.h"
+#include "tests/models/tokenizer/small_tokenizer.h"
+
+namespace triptych::services {
+namespace {
+
+using nlohmann::json;
+using scheduler::Finish;
+using scheduler::SampledToken;
+
+const models::Tokenizer& SmallTokenizer() {
+  static const std::unique_ptr<models::Tokenizer> tokenizer =
+      models::Tokenizer::Parse(testing::SmallTokenizerJson().dump(), testing::kSmallVocabulary)
+          .value();
+  return *tokenizer;
+}
+
+// Ids of the small vocabulary's bytes.
+std::vector<SampledToken> Bytes(absl::string_view text) {
+  std::vector<SampledToken> tokens;
+  for (char c : text) tokens.push_back({.token = static_cast<unsigned char>(c)});
+  return tokens;
+}
+
+// The payloads of `data:` events; every event ends with one empty line.
+std::vector<std::string> Events(const std::string& stream) {
+  std::vector<std::string> events;
+  size_t at = 0;
+  while (at < stream.size()) {
+    REQUIRE(stream.compare(at, 6, "data: ") == 0);
+    const size_t end = stream.find("\n\n", at);
+    REQUIRE(end != std::string::npos);
+    events.push_back(stream.substr(at + 6, end - at - 6));
+    at = end + 2;
+  }
+  return events;
+}
+
+TEST_CASE("AppendJsonString: every byte below 0x80 survives a strict parser", "[gateway][json]") {
+  std::string text = "\xc3\xa9";
+  for (int c = 0; c < 0x80; ++c) text += static_cast<char>(c);
+  std::string out;
+  AppendJsonString(text, &out);
+  CHECK(json::parse(out).get<std::string>() == text);
+}
+
+TEST_CASE("EventWriter: role, deltas, finish, usage, [DONE]", "[gateway][sse]") {
+  EventWriter writer(SmallTokenizer(), {.request_id = "r\"1", .model = "m", .include_usage = true});
+  std::string stream;
+  writer.AppendPart({.text = "a\n"}, &stream);
+  writer.AppendPart({.text = "b"}, &stream);
+  writer.AppendEnd({.finish = Finish::kLength,
+                    .usage = {.prompt_tokens = 5, .picture_tokens = 2, .output_tokens = 3}},
+                   &stream);
+  const std::vector<std::string> events = Events(stream);
+  REQUIRE(events.size() == 5);
+  const json first = json::parse(events[0]);
+  CHECK(first["id"] == "r\"1");
+  CHECK(first["object"] == "chat.completion.chunk");
+  CHECK(first["choices"][0]["delta"] == json({{"role", "assistant"}, {"content", "a\n"}}));
+  CHECK(json::parse(events[1])["choices"][0]["delta"] == json({{"content", "b"}}));
+  CHECK(json::parse(events[2])["choices"][0]["finish_reason"] == "length");
+  const json usage = json::parse(events[3]);
+  CHECK(usage["choices"].empty());
+  CHECK(usage["usage"]["prompt_tokens"] == 5);
+  CHECK(usage["usage"]["completion_tokens"] == 3);
+  CHECK(usage["usage"]["prompt_tokens_details"]["picture_tokens"] == 2);
+  CHECK(events[4] == "[DONE]");
+}
+
+TEST_CASE("EventWriter: an error inside a stream is its last event", "[gateway][sse]") {
+  EventWriter writer(SmallTokenizer(), {.request_id = "r1", .model = "m"});
+  std::string stream;
+  writer.AppendPart({.text = "a"}, &stream);
+  writer.AppendEnd({.status = absl::InternalError("peer at 10.0.0.1 died")}, &stream);
+  const std::vector<std::string> events = Events(stream);
+  REQUIRE(events.size() == 2);
+  const json error = json::parse(events[1])["error"];
+  CHECK(error["code"] == "internal");
+  CHECK(error["type"] == "server_error");
+  CHECK(error["request_id"] == "r1");
+  CHECK(stream.find("10.0.0.1") == std::string::npos);
+  CHECK(stream.find("[DONE]") == std::string::npos);
+}
+
+TEST_CASE("CompletionJson: log probabilities as OpenAI writes them", "[gateway][json]") {
+  AnswerPart part{.text = "a", .tokens = Bytes("a")};
+  part.tokens[0].logprob = -0.5f;
+  part.tokens[0].top = {{.token = 'a', .logprob = -0.5f},
+                        {.token = 'b', .logprob = -std::numeric_limits<float>::infinity()}};
+  const json answer = json::parse(
+      CompletionJson(SmallTokenizer(), {.request_id = "r", .model = "m", .logprobs = true}, part,
+                     {.finish = Finish::kStop, .usage = {.prompt_tokens = 1, .output_tokens = 1}}));
+  const json entry = answer["choices"][0]["logprobs"]["content"][0];
+  CHECK(entry["token"] == "a");
+  CHECK(entry["logprob"] == -0.5);
+  CHECK(entry["bytes"] == json({97}));
+  CHECK(entry["top_logprobs"][1]["logprob"] == -9999);
+  CHECK(answer["choices"][0]["message"]["content"] == "a");
+  CHECK(answer["usage"]["total_tokens"] == 2);
+}
+
+TEST_CASE("Answer: a stop string across tokens ends it and is swallowed", "[gateway][answer]") {
+  Answer answer(SmallTokenizer(), {"END"});
+  CHECK(answer.Push(Bytes("abE"), Finish::kNone).text == "ab");
+  CHECK(answer.finish() == Finish::kNone);
+  const AnswerPart part = answer.Push(Bytes("NDxyz"), Finish::kNone);
+  CHECK(part.text.empty());
+  CHECK(part.tokens.size() == 2);
+  CHECK(answer.finish() == Finish::kStop);
+  CHECK(answer.output_tokens() == 5);
+}
+
+TEST_CASE("Answer: what was held back comes with the last token", "[gateway][answer]") {
+  Answer answer(SmallTokenizer(), {"END"});
+  CHECK(answer.Push(Bytes("EN"), Finish::kNone).text.empty());
+  CHECK(answer.Push(Bytes("\xc3"), Finish::kLength).text == "EN\xef\xbf\xbd");
+  CHECK(answer.finish() == Finish::kLength);
+}
+
+TEST_CASE("AnswerMailbox: wakes once for mail that nobody took, and joins it", "[gateway]") {
+  int wakes = 0;
+  AnswerMailbox each(AnswerMailbox::Wake::kEachPart, [&] { ++wakes; });
+  each.OnPart({.text = "a"});
+  each.OnPart({.text = "b", .tokens = Bytes("b")});
+  CHECK(wakes == 1);
+  CHECK(each.Take().part.text == "ab");
+  CHECK(each.Take().empty());
+
+  wakes = 0;
+  AnswerMailbox at_end(AnswerMailbox::Wake::kAtEnd, [&] { ++wakes; });
+  at_end.OnPart({.text = "a"});
+  CHECK(wakes == 0);
+  at_end.OnEnd({});
+  CHECK(wakes == 1);
+  CHECK(at_end.Take().end.has_value());
+}
+
+}  // namespace
+}  // namespace triptych::services
