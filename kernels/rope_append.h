@@ -7,12 +7,11 @@
 //
 // angle = float32(position) * inv_freq[i] in float32, as PyTorch models do; its sine and cosine are
 // evaluated in float64 by our own polynomial and rounded to float32 (within 0.51 ulp of the exact
-// value of that angle for |angle| < 2^24), so they are the same bits on every CPU. The rotation
+// value of that angle for |angle| < 2^20), so they are the same bits on every CPU. The rotation
 // itself is float32. Against float64 with the same angle: 1e-6 of the pair's norm; then one
 // rounding to the storage type. A token's result depends on no other token.
 // Stateless; safe from any thread.
 
-#include <array>
 #include <cstdint>
 
 #include "absl/status/status.h"
@@ -29,8 +28,8 @@ inline constexpr int kMaxRopeHeadDim = 256;
 // the launch, so it may go out of scope after the call.
 struct RopeTable {
   int head_dim = 0;
-  std::array<float, kMaxRopeHeadDim / 2> inv_freq = {};
-  std::array<uint8_t, kMaxRopeHeadDim / 2> axis = {};  // row of `positions`: 0 t, 1 h, 2 w
+  float inv_freq[kMaxRopeHeadDim / 2] = {};
+  uint8_t axis[kMaxRopeHeadDim / 2] = {};  // row of `positions`: 0 t, 1 h, 2 w
 };
 
 // inv_freq[i] = 1 / theta^(2i / head_dim), each step rounded to float32. `mrope_section` holds how
