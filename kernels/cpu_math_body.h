@@ -1,0 +1,394 @@
+#pragma once
+
+// The inner loops, over the sixteen Lanes that the including file defines. Included by exactly one
+// cpu_math_*.cc each, after its Lanes; everything is in an unnamed namespace. No standard library
+// templates here: their code would carry this file's instruction set to others.
+
+#include "kernels/cpu_math_variants.h"
+
+namespace triptych::kernels {
+namespace {
+
+// --- Sums, tails, e^x ------------------------------------------------------------------------
+
+inline float HorizontalSum(Lanes x) {
+  float v[kLanes];
+  Store(v, x);
+  for (int step = kLanes / 2; step > 0; step /= 2) {
+    for (int i = 0; i < step; ++i) v[i] += v[i + step];
+  }
+  return v[0];
+}
+
+inline float HorizontalMax(Lanes x) {
+  float v[kLanes];
+  Store(v, x);
+  for (int step = kLanes / 2; step > 0; step /= 2) {
+    for (int i = 0; i < step; ++i) v[i] = v[i] > v[i + step] ? v[i] : v[i + step];
+  }
+  return v[0];
+}
+
+// The first n < 16 lanes from p, zeros behind them.
+inline Lanes LoadPart(const float* p, int64_t n) {
+  float v[kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) v[i] = p[i];
+  return Load(v);
+}
+
+inline void StorePart(float* p, Lanes x, int64_t n) {
+  float v[kLanes];
+  Store(v, x);
+  for (int64_t i = 0; i < n; ++i) p[i] = v[i];
+}
+
+// y[i] = fn(x[i]) over n elements, for any n.
+template <typename Fn>
+inline void Map(const float* x, int64_t n, float* y, Fn fn) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) Store(y + i, fn(Load(x + i)));
+  if (i < n) StorePart(y + i, fn(LoadPart(x + i, n - i)), n - i);
+}
+
+// Two-constant reduction by ln 2 and the minimax polynomial of Cephes expf: within 2 ulp. e^0 is 1
+// exactly; below -87 it is 0.
+inline Lanes Exp(Lanes x) {
+  const Lanes clamped = Min(Max(x, Set(-87.0f)), Set(88.0f));
+  const Lanes n = Round(Mul(clamped, Set(1.44269504f)));
+  Lanes r = Fma(n, Set(-0.693359375f), clamped);
+  r = Fma(n, Set(2.12194440e-4f), r);
+  Lanes p = Set(1.9875691500e-4f);
+  p = Fma(p, r, Set(1.3981999507e-3f));
+  p = Fma(p, r, Set(8.3334519073e-3f));
+  p = Fma(p, r, Set(4.1665795894e-2f));
+  p = Fma(p, r, Set(1.6666665459e-1f));
+  p = Fma(p, r, Set(5.0000001201e-1f));
+  const Lanes y = Add(Fma(p, Mul(r, r), r), Set(1.0f));
+  return SelectLess(x, Set(-87.0f), Set(0.0f), Mul(y, PowerOfTwo(n)));
+}
+
+// --- Matrix products -------------------------------------------------------------------------
+
+// B of one tile: element (k, panel, lane) at b[k * k_stride + panel * panel_stride + lane].
+template <typename B>
+struct PanelView {
+  const B* b;
+  int64_t k_stride;
+  int64_t panel_stride;
+};
+
+enum class Start { kZero, kFromC };
+
+// acc[m][p] += sum over k of a[m][k] * B[k][p]. Every loop over m and p must unroll: otherwise GCC
+// 12 keeps the accumulators in memory.
+template <int M, int P, typename B>
+inline __attribute__((always_inline)) void Accumulate(const float* a, int64_t a_stride,
+                                                      const PanelView<B>& view, int64_t k,
+                                                      Lanes (&acc)[M][P]) {
+  const B* b = view.b;
+  for (int64_t i = 0; i < k; ++i, b += view.k_stride) {
+    Lanes w[P];
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) w[p] = Load(b + p * view.panel_stride);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const Lanes x = Set(a[m * a_stride + i]);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) acc[m][p] = Fma(x, w[p], acc[m][p]);
+    }
+  }
+}
+
+template <int M, int P, Start kStart, typename B>
+__attribute__((noinline)) void MultiplyTile(const float* a, int64_t a_stride,
+                                            const PanelView<B>& view, int64_t k, float* c,
+                                            int64_t c_stride) {
+  Lanes acc[M][P];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+      acc[m][p] = kStart == Start::kZero ? Set(0.0f) : Load(c + m * c_stride + p * kLanes);
+    }
+  }
+  Accumulate<M, P, B>(a, a_stride, view, k, acc);
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) Store(c + m * c_stride + p * kLanes, acc[m][p]);
+  }
+}
+
+// Calls fn.template operator()<M>() for rows in [1, kMaxTileRows].
+template <int M = kMaxTileRows, typename Fn>
+inline void WithRows(int64_t rows, const Fn& fn) {
+  if (rows >= M) {
+    fn.template operator()<M>();
+  } else if constexpr (M > 1) {
+    WithRows<M - 1>(rows, fn);
+  }
+}
+
+// c[rows, 16 * panels] (whole panels, padded storage) = or += a * B.
+template <Start kStart, typename B>
+void MultiplyPadded(const float* a, int64_t a_stride, int64_t rows, const PanelView<B>& view,
+                    int64_t panels, int64_t k, float* c, int64_t c_stride) {
+  for (int64_t row = 0; row < rows;) {
+    const int64_t left = rows - row;
+    const int64_t take = left < kMaxTileRows ? left : kMaxTileRows;
+    WithRows(take, [&]<int M>() {
+      constexpr int P = PanelsAtOnce(M);
+      int64_t p = 0;
+      for (; p + P <= panels; p += P) {
+        const PanelView<B> part{view.b + p * view.panel_stride, view.k_stride, view.panel_stride};
+        MultiplyTile<M, P, kStart, B>(a + row * a_stride, a_stride, part, k,
+                                      c + row * c_stride + p * kLanes, c_stride);
+      }
+      for (; p < panels; ++p) {
+        const PanelView<B> part{view.b + p * view.panel_stride, view.k_stride, view.panel_stride};
+        MultiplyTile<M, 1, kStart, B>(a + row * a_stride, a_stride, part, k,
+                                      c + row * c_stride + p * kLanes, c_stride);
+      }
+    });
+    row += take;
+  }
+}
+
+// bias and residual of one 16-column piece of one row, then out to c.
+inline void FinishPiece(const GemmCall& call, Lanes sum, int64_t row, int64_t column) {
+  const int64_t left = call.columns - column;
+  const int64_t at = row * call.c_stride + column;
+  if (left >= kLanes) {
+    if (call.bias != nullptr) sum = Add(sum, Load(call.bias + column));
+    if (call.residual != nullptr) sum = Add(sum, Load(call.residual + at));
+    Store(call.c + at, sum);
+  } else {
+    if (call.bias != nullptr) sum = Add(sum, LoadPart(call.bias + column, left));
+    if (call.residual != nullptr) sum = Add(sum, LoadPart(call.residual + at, left));
+    StorePart(call.c + at, sum, left);
+  }
+}
+
+template <int M, int P, typename B>
+__attribute__((noinline)) void GemmTile(const GemmCall& call, int64_t row, int64_t panel) {
+  const PanelView<B> view{static_cast<const B*>(call.panels) + panel * call.k * kLanes, kLanes,
+                          call.k * kLanes};
+  Lanes acc[M][P];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) acc[m][p] = Set(0.0f);
+  }
+  Accumulate<M, P, B>(call.a + row * call.a_stride, call.a_stride, view, call.k, acc);
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) FinishPiece(call, acc[m][p], row + m, (panel + p) * kLanes);
+  }
+}
+
+// All rows against panels [panel, panel + P): the panels stay in the first-level cache.
+template <int P, typename B>
+inline void GemmPanels(const GemmCall& call, int64_t first_row, int64_t panel) {
+  for (int64_t row = first_row; row < call.rows;) {
+    const int64_t left = call.rows - row;
+    const int64_t take = left < kMaxTileRows ? left : kMaxTileRows;
+    WithRows(take, [&]<int M>() {
+      if constexpr (PanelsAtOnce(M) >= P) GemmTile<M, P, B>(call, row, panel);
+      if constexpr (PanelsAtOnce(M) < P) {
+        for (int p = 0; p < P; ++p) GemmTile<M, 1, B>(call, row, panel + p);
+      }
+    });
+    row += take;
+  }
+}
+
+template <typename B>
+void GemmOf(const GemmCall& call) {
+  const int64_t panels = (call.columns + kLanes - 1) / kLanes;
+  const int64_t tile = call.rows < kMaxTileRows ? call.rows : kMaxTileRows;
+  WithRows(tile, [&]<int M>() {
+    constexpr int P = PanelsAtOnce(M);
+    int64_t panel = 0;
+    for (; panel + P <= panels; panel += P) GemmPanels<P, B>(call, 0, panel);
+    for (; panel < panels; ++panel) GemmPanels<1, B>(call, 0, panel);
+  });
+}
+
+void Gemm(const GemmCall& call) {
+  if (call.rows == 0) return;
+  if (call.panel_type == DType::kBFloat16) {
+    GemmOf<uint16_t>(call);
+  } else {
+    GemmOf<float>(call);
+  }
+}
+
+// --- Attention -------------------------------------------------------------------------------
+
+inline float Widen(float x) { return x; }
+inline float Widen(uint16_t x) {
+  union {
+    uint32_t bits;
+    float value;
+  } u{static_cast<uint32_t>(x) << 16};
+  return u.value;
+}
+
+// Keys [first, first + count) as columns of [head_dim][16], values as rows of [16][padded]; absent
+// keys are zeros.
+template <typename T>
+inline void GatherTile(const AttentionCall& call, int32_t first, int count, float* keys,
+                       float* values) {
+  const int64_t padded = PaddedLanes(call.head_dim);
+  for (int j = 0; j < kLanes; ++j) {
+    float* value = values + j * padded;
+    int d = 0;
+    if (j < count) {
+      const T* from_key = static_cast<const T*>(call.keys[first + j]);
+      const T* from_value = static_cast<const T*>(call.values[first + j]);
+      for (int i = 0; i < call.head_dim; ++i) keys[i * kLanes + j] = Widen(from_key[i]);
+      for (; d < call.head_dim; ++d) value[d] = Widen(from_value[d]);
+    } else {
+      for (int i = 0; i < call.head_dim; ++i) keys[i * kLanes + j] = 0.0f;
+    }
+    for (; d < padded; ++d) value[d] = 0.0f;
+  }
+}
+
+// Turns the scores of one tile into weights, and rescales what the row has gathered when its
+// maximum rises. Lanes at or beyond `visible` are masked.
+inline void SoftmaxTile(float* scores, int64_t visible, float scale, int64_t padded, float* state,
+                        float* output) {
+  static const float kLaneIndex[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const Lanes masked = SelectLess(Load(kLaneIndex), Set(static_cast<float>(visible)),
+                                  Mul(Load(scores), Set(scale)), Set(-__builtin_inff()));
+  const float tile_max = HorizontalMax(masked);
+  if (tile_max > state[0]) {
+    float factor[kLanes];
+    Store(factor, Exp(Set(state[0] - tile_max)));
+    for (int64_t d = 0; d < padded; d += kLanes) {
+      Store(output + d, Mul(Load(output + d), Set(factor[0])));
+    }
+    state[0] = tile_max;
+    state[1] *= factor[0];
+  }
+  const Lanes weights = Exp(Sub(masked, Set(state[0])));
+  Store(scores, weights);
+  state[1] += HorizontalSum(weights);
+}
+
+template <typename T>
+void AttendOf(const AttentionCall& call) {
+  const int64_t padded = PaddedLanes(call.head_dim);
+  float* keys = call.scratch;
+  float* values = keys + kLanes * padded;
+  float* scores = values + kLanes * padded;
+  float* states = scores + call.rows * kLanes;
+  for (int row = 0; row < call.rows; ++row) {
+    states[2 * row] = -__builtin_inff();
+    states[2 * row + 1] = 0.0f;
+    for (int64_t d = 0; d < padded; ++d) call.output[row * padded + d] = 0.0f;
+  }
+  int first_row = 0;  // Rows before it see no key of this or a later tile.
+  for (int32_t first = 0; first < call.num_keys; first += kLanes) {
+    const int count = call.num_keys - first < kLanes ? call.num_keys - first : kLanes;
+    while (first_row < call.rows && call.limits[first_row] <= first) ++first_row;
+    const int rows = call.rows - first_row;
+    if (rows == 0) break;
+    GatherTile<T>(call, first, count, keys, values);
+    const PanelView<float> key_view{keys, kLanes, 0};
+    MultiplyPadded<Start::kZero, float>(call.queries + int64_t{first_row} * call.head_dim,
+                                        call.head_dim, rows, key_view, 1, call.head_dim,
+                                        scores + first_row * kLanes, kLanes);
+    for (int row = first_row; row < call.rows; ++row) {
+      SoftmaxTile(scores + row * kLanes, call.limits[row] - first, call.scale, padded,
+                  states + 2 * row, call.output + row * padded);
+    }
+    const PanelView<float> value_view{values, padded, kLanes};
+    MultiplyPadded<Start::kFromC, float>(scores + first_row * kLanes, kLanes, rows, value_view,
+                                         padded / kLanes, kLanes, call.output + first_row * padded,
+                                         padded);
+  }
+  for (int row = 0; row < call.rows; ++row) {
+    const Lanes sum = Set(states[2 * row + 1]);
+    float* out = call.output + row * padded;
+    for (int64_t d = 0; d < padded; d += kLanes) Store(out + d, Div(Load(out + d), sum));
+  }
+}
+
+void Attend(const AttentionCall& call) {
+  if (call.type == DType::kFloat32) {
+    AttendOf<float>(call);
+  } else {
+    AttendOf<uint16_t>(call);
+  }
+}
+
+// --- Element by element ----------------------------------------------------------------------
+
+inline Lanes SwigluLanes(Lanes gate, Lanes up) {
+  const Lanes e = Exp(Sub(Set(0.0f), gate));
+  return Mul(Div(gate, Add(Set(1.0f), e)), up);
+}
+
+void Swiglu(const float* gate, const float* up, int64_t n, float* y) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) Store(y + i, SwigluLanes(Load(gate + i), Load(up + i)));
+  if (i < n) {
+    StorePart(y + i, SwigluLanes(LoadPart(gate + i, n - i), LoadPart(up + i, n - i)), n - i);
+  }
+}
+
+inline Lanes GeluLanes(Lanes x) {
+  const Lanes z = Mul(x, Set(0.70710678f));
+  const Lanes magnitude = Max(z, Sub(Set(0.0f), z));
+  const Lanes t = Div(Set(1.0f), Fma(Set(0.3275911f), magnitude, Set(1.0f)));
+  Lanes p = Set(1.061405429f);
+  p = Fma(p, t, Set(-1.453152027f));
+  p = Fma(p, t, Set(1.421413741f));
+  p = Fma(p, t, Set(-0.284496736f));
+  p = Fma(p, t, Set(0.254829592f));
+  const Lanes tail = Mul(Mul(p, t), Exp(Sub(Set(0.0f), Mul(magnitude, magnitude))));
+  const Lanes erf = Sub(Set(1.0f), tail);
+  const Lanes signed_erf = SelectLess(z, Set(0.0f), Sub(Set(0.0f), erf), erf);
+  return Mul(Mul(x, Set(0.5f)), Add(Set(1.0f), signed_erf));
+}
+
+void Gelu(const float* x, int64_t n, float* y) { Map(x, n, y, GeluLanes); }
+void ExpRow(const float* x, int64_t n, float* y) { Map(x, n, y, Exp); }
+
+inline void RotatePiece(float* low, float* high, Lanes a, Lanes b, Lanes c, Lanes s, int64_t n) {
+  const Lanes turned_low = Sub(Mul(a, c), Mul(b, s));
+  const Lanes turned_high = Add(Mul(b, c), Mul(a, s));
+  StorePart(low, turned_low, n);
+  StorePart(high, turned_high, n);
+}
+
+void Rotate(float* x, const float* cosine, const float* sine, int64_t half) {
+  int64_t i = 0;
+  for (; i + kLanes <= half; i += kLanes) {
+    const Lanes a = Load(x + i), b = Load(x + half + i), c = Load(cosine + i), s = Load(sine + i);
+    Store(x + i, Sub(Mul(a, c), Mul(b, s)));
+    Store(x + half + i, Add(Mul(b, c), Mul(a, s)));
+  }
+  if (i < half) {
+    const int64_t n = half - i;
+    RotatePiece(x + i, x + half + i, LoadPart(x + i, n), LoadPart(x + half + i, n),
+                LoadPart(cosine + i, n), LoadPart(sine + i, n), n);
+  }
+}
+
+}  // namespace
+
+extern const CpuMath TRIPTYCH_MATH_VARIANT = {
+    .name = TRIPTYCH_MATH_NAME,
+    .gemm = Gemm,
+    .attend = Attend,
+    .swiglu = Swiglu,
+    .gelu = Gelu,
+    .rotate = Rotate,
+    .exp = ExpRow,
+};
+
+}  // namespace triptych::kernels

@@ -1,0 +1,85 @@
+// Sixteen lanes in plain C++: the definition of what the vector variants compute.
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/cpu_math_variants.h"
+
+namespace triptych::kernels {
+namespace {
+
+struct Lanes {
+  float v[kLanes];
+};
+
+template <typename Fn>
+inline Lanes EachLane(Fn fn) {
+  Lanes r;
+  for (int i = 0; i < kLanes; ++i) r.v[i] = fn(i);
+  return r;
+}
+
+inline Lanes Load(const float* p) {
+  return EachLane([&](int i) { return p[i]; });
+}
+inline Lanes Load(const uint16_t* p) {
+  return EachLane([&](int i) {
+    const uint32_t bits = uint32_t{p[i]} << 16;
+    float f;
+    std::memcpy(&f, &bits, sizeof(f));
+    return f;
+  });
+}
+inline void Store(float* p, Lanes x) { std::memcpy(p, x.v, sizeof(x.v)); }
+inline Lanes Set(float x) {
+  return EachLane([&](int) { return x; });
+}
+inline Lanes Add(Lanes a, Lanes b) {
+  return EachLane([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline Lanes Sub(Lanes a, Lanes b) {
+  return EachLane([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline Lanes Mul(Lanes a, Lanes b) {
+  return EachLane([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline Lanes Div(Lanes a, Lanes b) {
+  return EachLane([&](int i) { return a.v[i] / b.v[i]; });
+}
+// a * b + c, rounded once.
+inline Lanes Fma(Lanes a, Lanes b, Lanes c) {
+  return EachLane([&](int i) { return std::fmaf(a.v[i], b.v[i], c.v[i]); });
+}
+// As the x86 instruction: b where either is NaN.
+inline Lanes Max(Lanes a, Lanes b) {
+  return EachLane([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline Lanes Min(Lanes a, Lanes b) {
+  return EachLane([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline Lanes Round(Lanes a) {
+  return EachLane([&](int i) { return std::nearbyintf(a.v[i]); });
+}
+// 2^n of integral lanes in [-126, 127].
+inline Lanes PowerOfTwo(Lanes n) {
+  return EachLane([&](int i) {
+    const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23;
+    float f;
+    std::memcpy(&f, &bits, sizeof(f));
+    return f;
+  });
+}
+// a < b ? x : y.
+inline Lanes SelectLess(Lanes a, Lanes b, Lanes x, Lanes y) {
+  return EachLane([&](int i) { return a.v[i] < b.v[i] ? x.v[i] : y.v[i]; });
+}
+
+constexpr int kMaxTileRows = 4;
+constexpr int PanelsAtOnce(int) { return 1; }
+
+}  // namespace
+}  // namespace triptych::kernels
+
+#define TRIPTYCH_MATH_VARIANT kPortableMath
+#define TRIPTYCH_MATH_NAME "portable"
+#include "kernels/cpu_math_body.h"
