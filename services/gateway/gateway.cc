@@ -47,15 +47,16 @@ struct Gateway::Parts {
         payload(&core),
         inference(front) {}
 
+  // No answer may wake a front end that is gone: the core ends what is live and stops first.
   ~Parts() {
-    http.reset();
     link_ready.store(nullptr);
     core.Call([](RequestDesk& desk, base::TimePoint now) { desk.EndAll(now); });
+    core.Stop();
+    http.reset();
     if (grpc != nullptr) grpc->Stop(std::chrono::milliseconds(500));
     if (internal != nullptr) internal->Stop(std::chrono::milliseconds(200));
     admin.reset();
     link.reset();
-    core.Stop();
   }
 
   bool Send(const scheduler::GatewayToScheduler& message) {

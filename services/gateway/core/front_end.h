@@ -3,6 +3,7 @@
 // What both front ends need of the gateway: everything is borrowed and thread-safe.
 
 #include <functional>
+#include <string>
 
 #include "services/gateway/core/gateway_core.h"
 #include "services/gateway/core/gateway_metrics.h"
@@ -20,9 +21,14 @@ struct FrontEnd {
   int64_t max_body_bytes = int64_t{64} << 20;
 };
 
+// The name of a request whose client gave none.
+inline std::string DrawClientId(scheduler::RequestId id) {
+  return "chatcmpl-" + scheduler::ToString(id);
+}
+
 // Fills in what the client left open: its name for the request, and the seed.
-inline void NameRequest(scheduler::RequestId id, ParsedRequest* parsed) {
-  if (parsed->client_id.empty()) parsed->client_id = "chatcmpl-" + scheduler::ToString(id);
+inline void CompleteRequest(scheduler::RequestId id, ParsedRequest* parsed) {
+  if (parsed->client_id.empty()) parsed->client_id = DrawClientId(id);
   if (!parsed->seed_given) parsed->input.sampling.seed = id.gateway.value() ^ id.number;
 }
 

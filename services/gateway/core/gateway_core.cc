@@ -16,8 +16,9 @@ GatewayCore::GatewayCore(scheduler::Incarnation self, const base::Clock& clock,
       }) {}
 
 void GatewayCore::Stop() {
-  stopping_.store(true);
+  // In this order: what was pushed before the end is still run.
   queue_.Close();
+  stopping_.store(true);
   if (thread_.joinable()) thread_.join();
 }
 

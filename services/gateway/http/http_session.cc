@@ -4,6 +4,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/error.hpp>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -57,10 +58,6 @@ HttpSession::HttpSession(Tcp::socket socket, const FrontEnd& front, const HttpTi
   socket_.set_option(Tcp::no_delay(true), ignored);
 }
 
-HttpSession::~HttpSession() {
-  if (live_) front_.core.Leave(live_->id);
-}
-
 void HttpSession::Run() {
   asio::dispatch(socket_.get_executor(), [self = shared_from_this()] { self->ReadHeader(); });
 }
@@ -74,7 +71,7 @@ bool HttpSession::keep_alive() const {
 void HttpSession::ReadHeader() {
   parser_.emplace();
   parser_->header_limit(kMaxHeaderBytes);
-  parser_->body_limit(boost::none);
+  parser_->body_limit(std::numeric_limits<uint64_t>::max());  // ReadBody counts
   request_id_.clear();
   body_.clear();
   // From the first byte on the header has little time; before it the connection may idle.
@@ -227,14 +224,15 @@ void HttpSession::StartChat() {
 
 absl::Status HttpSession::TryStartChat() {
   const base::TimePoint accepted = front_.core.Now();
+  const scheduler::RequestId id = front_.core.NextId();
+  if (request_id_.empty()) request_id_ = DrawClientId(id);
   ASSIGN_OR_RETURN(OpenAiRequest request, ParseOpenAiRequest(body_));
   request.chat.client_id = request_id_;
   ASSIGN_OR_RETURN(std::unique_ptr<ParsedRequest> parsed,
                    front_.intake.Parse(std::move(request.chat), std::move(reservation_)));
-  const scheduler::RequestId id = front_.core.NextId();
-  NameRequest(id, parsed.get());
-  request_id_ = parsed->client_id;
+  CompleteRequest(id, parsed.get());
   live_.emplace();
+  live_->session = shared_from_this();
   live_->id = id;
   live_->form = {.request_id = request_id_,
                  .model = front_.intake.model().name(),

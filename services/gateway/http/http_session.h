@@ -34,7 +34,6 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
   // Borrows `front`.
   HttpSession(Tcp::socket socket, const FrontEnd& front, const HttpTimeouts& timeouts);
-  ~HttpSession();
   void Run();
 
  private:
@@ -48,6 +47,9 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
     AnswerForm form;
     std::optional<EventWriter> events;  // stream
     bool started = false;               // the status line is out
+    // Shared with itself while the answer is under way, whatever operations are in flight; undone
+    // with this struct.
+    std::shared_ptr<HttpSession> session;
   };
 
   // Reading.

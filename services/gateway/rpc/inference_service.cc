@@ -77,7 +77,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
     ASSIGN_OR_RETURN(std::unique_ptr<ParsedRequest> parsed,
                      front_.intake.Parse(std::move(chat), std::move(reservation)));
     id_ = front_.core.NextId();
-    NameRequest(id_, parsed.get());
+    CompleteRequest(id_, parsed.get());
     request_id_ = parsed->client_id;
     // Weak: the mailbox must not keep a call that is over.
     auto wake = [weak = weak_from_this()] {
@@ -93,7 +93,6 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
 
   void WriteMail() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (writing_ || ended_) return;
-    if (last_written_) return Conclude(absl::OkStatus(), base::Duration(0));
     AnswerMailbox::Mail mail = mailbox_->Take();
     if (mail.empty()) return;
     response_.Clear();
@@ -105,13 +104,16 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
     if (mail.end && !mail.end->status.ok()) {
       return Conclude(mail.end->status, mail.end->retry_after);
     }
-    if (mail.end) SetEnd(*mail.end);
+    if (mail.end) {
+      SetEnd(*mail.end);
+      ended_ = true;
+      return StartWriteAndFinish(&response_, grpc::WriteOptions(), grpc::Status::OK);
+    }
     writing_ = true;
     StartWrite(&response_);
   }
 
   void SetEnd(const AnswerEnd& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    last_written_ = true;
     response_.set_finish(static_cast<v1::Finish>(end.finish));
     v1::Usage* usage = response_.mutable_usage();
     usage->set_prompt_tokens(end.usage.prompt_tokens);
@@ -141,7 +143,6 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   base::Mutex mutex_;
   v1::GenerateResponse response_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool last_written_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -117,19 +117,19 @@ TEST_CASE("RequestDesk: tokens in order, duplicates dropped, one end", "[gateway
   script.Tokens(id, 1, 0, "Hel");
   CHECK(script.Tokens(id, 1, 5, "!").kind == scheduler::TokenReply::Kind::kResumeFrom);
   script.After(seconds(1));
-  script.Tokens(id, 1, 2, "lo", Finish::kStop);
+  script.Tokens(id, 1, 2, "llo", Finish::kStop);
   CHECK(client.text == "Hello");
   CHECK(client.ends == 1);
   CHECK(client.end.status.ok());
   CHECK(client.end.finish == Finish::kStop);
-  CHECK(client.end.usage.output_tokens == 4);
+  CHECK(client.end.usage.output_tokens == 5);
   CHECK(client.end.usage.prompt_tokens == 3);
   CHECK(client.end.timeline.prefill_us == 42);
   CHECK(client.end.timeline.total_us == 1'000'000);
   CHECK(script.EndsTold() == 1);
   CHECK(script.desk().live() == 0);
   CHECK(script.held_bytes() == 0);
-  CHECK(script.Tokens(id, 1, 4, "x").kind == scheduler::TokenReply::Kind::kGone);
+  CHECK(script.Tokens(id, 1, 5, "x").kind == scheduler::TokenReply::Kind::kGone);
   CHECK(client.ends == 1);
 }
 
