@@ -1,0 +1,120 @@
+#include "engine/cpu/cpu_executor.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status.h"
+#include "models/config/model_config.h"
+#include "models/weights/checkpoint.h"
+
+namespace triptych::engine {
+namespace {
+
+Capacity MakeCapacity(const CpuExecutorOptions& options, const models::ModelConfig& config) {
+  return {.kv_block_tokens = options.kv_block_tokens,
+          .kv_blocks = options.kv_blocks,
+          .embedding_slots = options.embedding_slots,
+          .kv_bytes_per_token = int64_t{2} * config.num_layers * config.num_kv_heads *
+                                config.head_dim * kernels::SizeOf(options.kv_type),
+          .embedding_bytes_per_token = int64_t{4} * config.hidden_size,
+          .num_layers = config.num_layers,
+          .max_position = config.max_position_embeddings};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CpuExecutor>> CpuExecutor::Create(const CpuExecutorOptions& options,
+                                                                 const base::Clock& clock,
+                                                                 OnResult on_result) {
+  if (options.threads < 1 || options.kv_block_tokens < 1 || options.kv_blocks < 1 ||
+      options.embedding_slots < 1) {
+    return absl::InvalidArgumentError("CpuExecutor: threads and pool sizes must be at least 1");
+  }
+  ASSIGN_OR_RETURN(const models::ModelConfig config, models::LoadModelConfig(options.model_dir));
+  ASSIGN_OR_RETURN(const std::unique_ptr<models::Checkpoint> checkpoint,
+                   models::Checkpoint::Open(options.model_dir));
+  ASSIGN_OR_RETURN(std::unique_ptr<models::VisionTower> vision,
+                   models::VisionTower::Load(*checkpoint, config.vision));
+  ASSIGN_OR_RETURN(std::unique_ptr<models::Decoder> decoder,
+                   models::Decoder::Load(*checkpoint, config));
+  const kernels::KvLayout layout{.block_tokens = options.kv_block_tokens,
+                                 .kv_heads = config.num_kv_heads,
+                                 .head_dim = config.head_dim,
+                                 .dtype = options.kv_type};
+  std::unique_ptr<CpuExecutor> executor(new CpuExecutor(options, clock, std::move(on_result)));
+  executor->capacity_ = MakeCapacity(options, config);
+  executor->runner_ = std::make_unique<StepRunner>(StepRunner::Parts{
+      .vision = std::move(vision),
+      .decoder = std::move(decoder),
+      .pool = std::make_unique<kernels::ThreadPool>(options.threads),
+      .kv = std::make_unique<CpuKvPool>(layout, options.kv_blocks, config.num_layers),
+      .embeddings =
+          std::make_unique<CpuEmbeddingPool>(options.embedding_slots, config.hidden_size)});
+  executor->thread_ = std::thread([raw = executor.get()] { raw->Loop(); });
+  return executor;
+}
+
+CpuExecutor::~CpuExecutor() {
+  queue_.Close();
+  if (thread_.joinable()) thread_.join();
+}
+
+void CpuExecutor::ProvidePatches(scheduler::TaskId task, EncodeInput input) {
+  patches_[task] = std::make_shared<const EncodeInput>(std::move(input));
+}
+
+void CpuExecutor::DropPatches(scheduler::TaskId task) { patches_.erase(task); }
+
+absl::Status CpuExecutor::AcquireBuffer(scheduler::BufferId buffer, int64_t bytes) {
+  CHECK_TRUE(bytes >= 0 && !buffers_.contains(buffer));
+  if (bytes > buffer_budget_ - buffer_bytes_) {
+    return absl::ResourceExhaustedError(absl::StrCat(bytes, " bytes of buffer asked, ",
+                                                     buffer_budget_ - buffer_bytes_, " left of ",
+                                                     buffer_budget_));
+  }
+  buffer_bytes_ += bytes;
+  buffers_.emplace(buffer, std::vector<uint8_t>(bytes));
+  return absl::OkStatus();
+}
+
+absl::Span<uint8_t> CpuExecutor::BufferBytes(scheduler::BufferId buffer) {
+  const auto found = buffers_.find(buffer);
+  CHECK_TRUE(found != buffers_.end());
+  return absl::MakeSpan(found->second);
+}
+
+void CpuExecutor::ReleaseBuffer(scheduler::BufferId buffer) {
+  const auto found = buffers_.find(buffer);
+  if (found == buffers_.end()) return;
+  buffer_bytes_ -= static_cast<int64_t>(found->second.size());
+  buffers_.erase(found);
+}
+
+void CpuExecutor::Submit(scheduler::StepPlan plan) {
+  RunnableStep step{.plan = std::move(plan)};
+  for (const scheduler::EncodeRow& encode : step.plan.encodes) {
+    const auto found = patches_.find(encode.task);
+    CHECK_TRUE(found != patches_.end());
+    step.patches.push_back(found->second);
+  }
+  for (const scheduler::ImportSpec& import : step.plan.imports) {
+    step.import_bytes.push_back(BufferBytes(import.buffer));
+  }
+  for (const scheduler::ExportSpec& spec : step.plan.exports) {
+    step.export_bytes.push_back(BufferBytes(spec.buffer));
+  }
+  CHECK_TRUE(queue_.TryPush(std::move(step)));
+}
+
+void CpuExecutor::Loop() {
+  while (std::optional<RunnableStep> step = queue_.Pop()) {
+    const base::TimePoint start = clock_.Now();
+    scheduler::StepResult result = runner_->Run(*step);
+    result.seconds = base::ToSeconds(clock_.Now() - start);
+    step.reset();
+    on_result_(std::move(result));
+  }
+}
+
+}  // namespace triptych::engine

@@ -1,0 +1,64 @@
+#pragma once
+
+// Runs one plan on the CPU, from imports to exports, on the calling thread and its pool. It owns
+// the model and the physical pools; it knows no queue and no clock. One thread.
+
+#include <deque>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "engine/executor.h"
+#include "engine/memory/cpu_pools.h"
+#include "kernels/thread_pool.h"
+#include "models/decoder/decoder.h"
+#include "models/vision/vision_tower.h"
+#include "scheduler/plan/step_plan.h"
+
+namespace triptych::engine {
+
+// A plan with the memory that its ids stand for, looked up by the thread that owns the tables.
+struct RunnableStep {
+  scheduler::StepPlan plan;
+  // One for each encode; shared with the table of provided patches, which may drop them earlier.
+  std::vector<std::shared_ptr<const EncodeInput>> patches;
+  std::vector<absl::Span<uint8_t>> import_bytes;  // one for each import
+  std::vector<absl::Span<uint8_t>> export_bytes;  // one for each export
+};
+
+class StepRunner {
+ public:
+  struct Parts {
+    std::unique_ptr<models::VisionTower> vision;
+    std::unique_ptr<models::Decoder> decoder;
+    std::unique_ptr<kernels::ThreadPool> pool;
+    std::unique_ptr<CpuKvPool> kv;
+    std::unique_ptr<CpuEmbeddingPool> embeddings;
+  };
+
+  explicit StepRunner(Parts parts) : parts_(std::move(parts)), stream_{.pool = parts_.pool.get()} {}
+
+  // The result without its time. A plan that names memory outside the pools is a CHECK: the planner
+  // is ours. Bytes from peers were checked before they got here.
+  scheduler::StepResult Run(const RunnableStep& step);
+
+ private:
+  void Import(const scheduler::ImportSpec& spec, absl::Span<uint8_t> bytes);
+  void Encode(const scheduler::EncodeRow& row, const EncodeInput& input);
+  std::vector<scheduler::RowResult> RunRows(const scheduler::StepPlan& plan);
+  scheduler::ExportResult Export(const scheduler::ExportSpec& spec, absl::Span<uint8_t> bytes);
+  int32_t TokenOf(const scheduler::SampledBy& source) const;
+  scheduler::RowResult SampleRow(const scheduler::PlanRow& row, const float* logits) const;
+
+  Parts parts_;
+  const kernels::Stream stream_;
+  // What recent steps sampled (a token a row, -1 where none), for rows that follow them.
+  struct Sampled {
+    scheduler::StepId step;
+    std::vector<int32_t> tokens;
+  };
+  std::deque<Sampled> recent_;
+};
+
+}  // namespace triptych::engine

@@ -1,0 +1,45 @@
+#pragma once
+
+// The physical memory behind logical block and slot ids on the CPU: allocated once, mapped by
+// arithmetic. It hands nothing out and knows no owner; the stage scheduler does. One thread.
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "kernels/kv_layout.h"
+
+namespace triptych::engine {
+
+class CpuKvPool {
+ public:
+  CpuKvPool(const kernels::KvLayout& layout, int32_t num_blocks, int num_layers);
+
+  const kernels::KvLayout& layout() const { return layout_; }
+  int32_t num_blocks() const { return num_blocks_; }
+  // Base of each layer's pool, [num_blocks, 2, block_tokens, kv_heads, head_dim].
+  absl::Span<void* const> layers() const { return layers_; }
+
+ private:
+  const kernels::KvLayout layout_;
+  const int32_t num_blocks_;
+  std::vector<std::vector<uint8_t>> memory_;
+  std::vector<void*> layers_;
+};
+
+// float32 vectors of visual tokens, [slots, hidden].
+class CpuEmbeddingPool {
+ public:
+  CpuEmbeddingPool(int32_t slots, int hidden);
+
+  // First value of `slot`; slots follow each other. Slots [slot, slot + count) must exist
+  // (CHECKed).
+  float* Slots(int32_t slot, int32_t count);
+
+ private:
+  const int32_t slots_;
+  const int hidden_;
+  std::vector<float> memory_;
+};
+
+}  // namespace triptych::engine

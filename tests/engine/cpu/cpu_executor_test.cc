@@ -1,0 +1,214 @@
+// What is defended: plans run in order with their imports, encodes, rows and exports; a sequence
+// handed over as bytes goes on with the same tokens as one that stayed.
+
+#include "engine/cpu/cpu_executor.h"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstring>
+#include <numeric>
+
+#include "base/checksum.h"
+#include "base/mutex.h"
+#include "models/weights/safetensors.h"
+#include "tests/models/reference_files.h"
+#include "tests/support/skip.h"
+
+namespace triptych::engine {
+namespace {
+
+using scheduler::BufferId;
+using scheduler::StepId;
+using scheduler::TaskId;
+
+constexpr TaskId kTask{.scheduler = {}, .number = 7};
+
+class Results {
+ public:
+  void Put(scheduler::StepResult result) {
+    base::MutexLock lock(&mutex_);
+    results_.push_back(std::move(result));
+    ready_.NotifyOne();
+  }
+  scheduler::StepResult Take() {
+    base::MutexLock lock(&mutex_);
+    while (results_.empty()) ready_.Wait(&mutex_);
+    scheduler::StepResult result = std::move(results_.front());
+    results_.erase(results_.begin());
+    return result;
+  }
+
+ private:
+  base::Mutex mutex_;
+  base::CondVar ready_;
+  std::vector<scheduler::StepResult> results_ ABSL_GUARDED_BY(mutex_);
+};
+
+// One engine and the verbs of a test.
+class Engine {
+ public:
+  Engine() {
+    auto made = CpuExecutor::Create(
+        {.model_dir = triptych::testing::SmallModelDir(), .kv_blocks = 256}, clock_,
+        [this](scheduler::StepResult r) { results_.Put(std::move(r)); });
+    REQUIRE(made.ok());
+    executor_ = *std::move(made);
+  }
+  scheduler::StepResult Run(scheduler::StepPlan plan) {
+    plan.id = StepId(++last_step_);
+    executor_->Submit(std::move(plan));
+    return results_.Take();
+  }
+  CpuExecutor& executor() { return *executor_; }
+  Results& results() { return results_; }
+
+ private:
+  base::RealClock clock_;
+  Results results_;
+  uint64_t last_step_ = 0;
+  std::unique_ptr<CpuExecutor> executor_;
+};
+
+// The first reference picture and its question.
+struct Question {
+  EncodeInput input;
+  std::vector<int32_t> ids, greedy;
+  std::vector<scheduler::Position3> positions;
+};
+
+Question ReadQuestion() {
+  auto file =
+      models::SafetensorsFile::Open(triptych::testing::StageGoldenDir() + "/0000.safetensors");
+  REQUIRE(file.ok());
+  const auto ints = [&](const char* name) {
+    const std::vector<int64_t> values = models::ToInt64s(*file->Get(name));
+    return std::vector<int32_t>(values.begin(), values.end());
+  };
+  const std::vector<int32_t> grid = ints("grid_thw"), at = ints("position_ids");
+  Question question{.input = {.grid = {grid[0], grid[1], grid[2]},
+                              .patches = models::ToFloats(*file->Get("pixel_values"))},
+                    .ids = ints("input_ids"),
+                    .greedy = ints("greedy_tokens"),
+                    .positions = {}};
+  const size_t count = question.ids.size();
+  for (size_t i = 0; i < count; ++i) {
+    question.positions.push_back({at[i], at[count + i], at[2 * count + i]});
+  }
+  return question;
+}
+
+std::vector<scheduler::BlockId> Pages(int32_t first) {
+  std::vector<scheduler::BlockId> pages(16);
+  std::iota(pages.begin(), pages.end(), first);
+  return pages;
+}
+
+// Encode and the whole prompt in one step, embeddings in slots from 100.
+scheduler::StepPlan PrefillPlan(const Question& question) {
+  const auto visual = static_cast<int32_t>(question.input.grid.patches() / 4);
+  const auto first = static_cast<int32_t>(
+      std::find(question.ids.begin(), question.ids.end(), 1023) - question.ids.begin());
+  scheduler::StepPlan plan;
+  plan.encodes.push_back({kTask, question.input.grid, visual, 100});
+  plan.rows.push_back({.task = kTask,
+                       .first_token = 0,
+                       .token_ids = question.ids,
+                       .positions = question.positions,
+                       .embeddings = {{first, visual, 100}},
+                       .pages = Pages(3),
+                       .sample = scheduler::SampleSpec{}});
+  return plan;
+}
+
+// The token after `question`'s prompt plus `offset` answered tokens.
+scheduler::PlanRow DecodeRow(const Question& question, int32_t offset, int32_t token,
+                             int32_t first_page) {
+  const int32_t at = question.positions.back().t + 1 + offset;
+  return {.task = kTask,
+          .first_token = static_cast<int32_t>(question.ids.size()) + offset,
+          .token_ids = {token},
+          .positions = {{at, at, at}},
+          .pages = Pages(first_page),
+          .sample = scheduler::SampleSpec{.params = {}, .index = offset + 1}};
+}
+
+bool Missing() {
+  if (!triptych::testing::SmallModelDir().empty() && !triptych::testing::StageGoldenDir().empty()) {
+    return false;
+  }
+  triptych::testing::SkipTest("the small model or its reference results are not here");
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("CpuExecutor: encode, prefill and decode answer as the published implementation",
+          "[engine][golden]") {
+  if (Missing()) return;
+  const Question question = ReadQuestion();
+  Engine engine;
+  engine.executor().ProvidePatches(kTask, question.input);
+  scheduler::StepResult result = engine.Run(PrefillPlan(question));
+  engine.executor().DropPatches(kTask);
+  std::vector<int32_t> answer;
+  for (size_t i = 0; i < question.greedy.size(); ++i) {
+    REQUIRE(result.rows.at(0).tokens.size() == 1);
+    answer.push_back(result.rows[0].tokens[0].token);
+    scheduler::StepPlan plan;
+    plan.rows.push_back(DecodeRow(question, static_cast<int32_t>(i), answer.back(), 3));
+    result = engine.Run(std::move(plan));
+  }
+  CHECK(answer == question.greedy);
+}
+
+TEST_CASE("CpuExecutor: KV handed over as bytes goes on with the same tokens", "[engine][memory]") {
+  if (Missing()) return;
+  const Question question = ReadQuestion();
+  Engine engine;
+  engine.executor().ProvidePatches(kTask, question.input);
+  scheduler::StepPlan prefill = PrefillPlan(question);
+  const auto tokens = static_cast<int32_t>(question.ids.size());
+  const int64_t bytes = tokens * engine.executor().capacity().kv_bytes_per_token;
+  const BufferId buffer(1);
+  REQUIRE(engine.executor().AcquireBuffer(buffer, bytes).ok());
+  const scheduler::CacheRange all{.token_end = tokens,
+                                  .layer_end = engine.executor().capacity().num_layers};
+  prefill.exports.push_back({kTask, buffer, all, Pages(3), 0});
+  scheduler::StepResult result = engine.Run(std::move(prefill));
+  REQUIRE(result.exports.size() == 1);
+  const absl::Span<uint8_t> staged = engine.executor().BufferBytes(buffer);
+  CHECK(result.exports[0].checksum == base::Checksum64(staged.data(), staged.size()));
+  const int32_t first = result.rows.at(0).tokens.at(0).token;
+  scheduler::StepPlan decode;
+  decode.imports.push_back({kTask, buffer, all, Pages(100), 0});
+  decode.rows.push_back(DecodeRow(question, 0, first, 100));
+  result = engine.Run(std::move(decode));
+  CHECK(result.rows.at(0).tokens.at(0).token == question.greedy.at(1));
+  engine.executor().ReleaseBuffer(buffer);
+}
+
+TEST_CASE("CpuExecutor: a row takes the token that an unfinished step samples", "[engine]") {
+  if (Missing()) return;
+  const Question question = ReadQuestion();
+  Engine engine;
+  engine.executor().ProvidePatches(kTask, question.input);
+  scheduler::StepPlan prefill = PrefillPlan(question), decode;
+  prefill.id = StepId(1);
+  decode.id = StepId(2);
+  decode.rows.push_back(DecodeRow(question, 0, -1, 3));
+  decode.rows[0].sampled_by = scheduler::SampledBy{StepId(1), 0};
+  engine.executor().Submit(std::move(prefill));
+  engine.executor().Submit(std::move(decode));
+  CHECK(engine.results().Take().rows.at(0).tokens.at(0).token == question.greedy.at(0));
+  CHECK(engine.results().Take().rows.at(0).tokens.at(0).token == question.greedy.at(1));
+}
+
+TEST_CASE("CpuExecutor: buffers beyond the budget are refused", "[engine][memory]") {
+  if (Missing()) return;
+  Engine engine;
+  CHECK(absl::IsResourceExhausted(engine.executor().AcquireBuffer(BufferId(1), int64_t{1} << 40)));
+  REQUIRE(engine.executor().AcquireBuffer(BufferId(2), 64).ok());
+  CHECK(engine.executor().BufferBytes(BufferId(2)).size() == 64);
+}
+
+}  // namespace triptych::engine
