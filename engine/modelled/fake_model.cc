@@ -1,0 +1,116 @@
+#include "engine/modelled/fake_model.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "base/checksum.h"
+
+namespace triptych::engine {
+namespace {
+
+using base::MixBits;
+
+uint64_t Combine(uint64_t a, uint64_t b) { return MixBits(a * 0x9e3779b97f4a7c15ULL + b + 1); }
+
+}  // namespace
+
+FakeModel::FakeModel(const Capacity& capacity, FakeTokens tokens, FakePayload payload)
+    : capacity_(capacity), tokens_(std::move(tokens)), payload_(payload) {
+  if (payload_ == FakePayload::kDeclared) return;
+  CHECK_EQ(capacity_.kv_bytes_per_token, kBytesPerToken);
+  CHECK_EQ(capacity_.embedding_bytes_per_token, kBytesPerToken);
+  CHECK_EQ(capacity_.num_layers, 1);
+  kv_.resize(static_cast<size_t>(capacity_.kv_blocks) *
+             static_cast<size_t>(capacity_.kv_block_tokens));
+  embeddings_.resize(static_cast<size_t>(capacity_.embedding_slots));
+}
+
+size_t FakeModel::RowAddress(const std::vector<scheduler::BlockId>& pages, int32_t token) const {
+  const int32_t page = token / capacity_.kv_block_tokens;
+  CHECK_LT(static_cast<size_t>(page), pages.size());
+  const scheduler::BlockId block = pages[static_cast<size_t>(page)];
+  CHECK_TRUE(block >= 0 && block < capacity_.kv_blocks);
+  return static_cast<size_t>(block) * static_cast<size_t>(capacity_.kv_block_tokens) +
+         static_cast<size_t>(token % capacity_.kv_block_tokens);
+}
+
+void FakeModel::Import(const scheduler::ImportSpec& spec, absl::Span<const uint8_t> bytes) {
+  if (payload_ == FakePayload::kDeclared) return;
+  const int32_t count = spec.range.token_end - spec.range.token_begin;
+  CHECK_EQ(static_cast<int64_t>(bytes.size()), count * kBytesPerToken);
+  for (int32_t i = 0; i < count; ++i) {
+    uint64_t value = 0;
+    std::memcpy(&value, bytes.data() + i * kBytesPerToken, kBytesPerToken);
+    if (spec.range.kind == scheduler::TransferKind::kKv) {
+      kv_[RowAddress(spec.pages, spec.range.token_begin + i)] = value;
+    } else {
+      embeddings_.at(static_cast<size_t>(spec.first_slot + i)) = value;
+    }
+  }
+}
+
+void FakeModel::Export(const scheduler::ExportSpec& spec, absl::Span<uint8_t> bytes) const {
+  if (payload_ == FakePayload::kDeclared) return;
+  const int32_t count = spec.range.token_end - spec.range.token_begin;
+  CHECK_EQ(static_cast<int64_t>(bytes.size()), count * kBytesPerToken);
+  for (int32_t i = 0; i < count; ++i) {
+    const uint64_t value = spec.range.kind == scheduler::TransferKind::kKv
+                               ? kv_[RowAddress(spec.pages, spec.range.token_begin + i)]
+                               : embeddings_.at(static_cast<size_t>(spec.first_slot + i));
+    std::memcpy(bytes.data() + i * kBytesPerToken, &value, kBytesPerToken);
+  }
+}
+
+void FakeModel::Encode(const scheduler::EncodeRow& row, uint64_t digest) {
+  if (payload_ == FakePayload::kDeclared) return;
+  for (int32_t i = 0; i < row.num_tokens; ++i) {
+    embeddings_.at(static_cast<size_t>(row.first_slot + i)) =
+        Combine(digest, static_cast<uint64_t>(i));
+  }
+}
+
+scheduler::RowResult FakeModel::Run(const scheduler::PlanRow& row, const int32_t* last_token) {
+  scheduler::RowResult result{.task = row.task};
+  const auto count = static_cast<int32_t>(row.token_ids.size());
+  uint64_t state = 0;
+  for (int32_t i = 0; i < count && payload_ == FakePayload::kCarried; ++i) {
+    const int32_t token = row.first_token + i;
+    uint64_t input = static_cast<uint64_t>(row.token_ids[static_cast<size_t>(i)]);
+    if (i == count - 1 && last_token != nullptr) input = static_cast<uint64_t>(*last_token);
+    for (const scheduler::EmbeddingRange& range : row.embeddings) {
+      if (i < range.row_offset || i >= range.row_offset + range.count) continue;
+      input = embeddings_.at(static_cast<size_t>(range.first_slot + i - range.row_offset));
+    }
+    const scheduler::Position3& position = row.positions[static_cast<size_t>(i)];
+    state = Combine(input, static_cast<uint64_t>(position.t));
+    state = Combine(state, static_cast<uint64_t>(position.h));
+    state = Combine(state, static_cast<uint64_t>(position.w));
+    // "Attention": to the row before, which depends on all earlier ones, and to two further back,
+    // which may have been overwritten since.
+    for (const int32_t other : {token - 1, token / 2 - 1, token / 3 - 1}) {
+      if (other >= 0) state = Combine(state, kv_[RowAddress(row.pages, other)]);
+    }
+    kv_[RowAddress(row.pages, token)] = state;
+  }
+  if (row.sample.has_value()) result.tokens.push_back({.token = Sample(state, *row.sample)});
+  return result;
+}
+
+int32_t FakeModel::Sample(uint64_t state, const scheduler::SampleSpec& sample) const {
+  const auto index = static_cast<uint64_t>(sample.index);
+  uint64_t draw = Combine(Combine(state, sample.params.seed), index);
+  const auto& stops = tokens_.stop_token_ids;
+  if (tokens_.stop_one_in > 0 && !stops.empty() && draw % tokens_.stop_one_in == 0) {
+    return stops.front();
+  }
+  auto token = static_cast<int32_t>(draw % static_cast<uint64_t>(tokens_.vocab_size));
+  while (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+    draw = MixBits(draw + 1);
+    token = static_cast<int32_t>(draw % static_cast<uint64_t>(tokens_.vocab_size));
+  }
+  return token;
+}
+
+}  // namespace triptych::engine

@@ -1,0 +1,177 @@
+// Defended: a modelled device takes the time that its costs say and gives tokens that depend on
+// every row, slot and position that a real one would read, and on nothing else.
+
+#include <catch2/catch.hpp>
+
+#include "base/checksum.h"
+#include "base/mutex.h"
+#include "engine/modelled/modelled_device.h"
+
+namespace triptych::engine {
+namespace {
+
+using scheduler::BufferId;
+using scheduler::StepId;
+using scheduler::TaskId;
+
+constexpr int32_t kBlock = 4;
+
+Capacity SmallCapacity() {
+  return {.kv_block_tokens = kBlock,
+          .kv_blocks = 16,
+          .embedding_slots = 8,
+          .kv_bytes_per_token = 8,
+          .embedding_bytes_per_token = 8,
+          .num_layers = 1,
+          .max_position = 1000};
+}
+
+struct Device {
+  explicit Device(FakePayload payload = FakePayload::kCarried)
+      : executor({.capacity = SmallCapacity(), .payload = payload}, clock,
+                 [this](scheduler::StepResult r) { results.push_back(std::move(r)); }) {}
+  scheduler::StepResult Step(scheduler::StepPlan plan) {
+    plan.id = StepId(++last);
+    executor.Submit(std::move(plan));
+    clock.Set(executor.NextResult());
+    executor.RunUntil(clock.Now());
+    return results.back();
+  }
+  base::SimulatedClock clock;
+  std::vector<scheduler::StepResult> results;
+  ModelledExecutor executor;
+  uint64_t last = 0;
+};
+
+scheduler::PlanRow Row(int32_t first, std::vector<int32_t> ids,
+                       std::vector<scheduler::BlockId> pages, bool sample = true) {
+  scheduler::PlanRow row{.task = TaskId{{}, 1}, .first_token = first};
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const int32_t at = first + static_cast<int32_t>(i);
+    row.positions.push_back({at, at, at});
+  }
+  row.token_ids = std::move(ids);
+  row.pages = std::move(pages);
+  if (sample) row.sample = scheduler::SampleSpec{};
+  return row;
+}
+
+int32_t Token(const scheduler::StepResult& result) { return result.rows.at(0).tokens.at(0).token; }
+
+TEST_CASE("ModelledExecutor: chunks and blocks do not change the answer", "[engine][modelled]") {
+  Device whole, parts;
+  const int32_t once = Token(whole.Step({.rows = {Row(0, {5, 6, 7, 8, 9, 10}, {0, 1})}}));
+  parts.Step({.rows = {Row(0, {5, 6, 7}, {9}, false)}});
+  CHECK(Token(parts.Step({.rows = {Row(3, {8, 9, 10}, {9, 2})}})) == once);
+  CHECK(Token(parts.Step({.rows = {Row(3, {8, 9, 11}, {9, 2})}})) != once);
+}
+
+TEST_CASE("ModelledExecutor: a wrong block or a wrong embedding changes the answer",
+          "[engine][modelled]") {
+  Device device;
+  device.Step({.rows = {Row(0, {5, 6, 7, 8}, {0}, false)}});
+  const int32_t right = Token(device.Step({.rows = {Row(4, {9}, {0, 1})}}));
+  CHECK(Token(device.Step({.rows = {Row(4, {9}, {3, 1})}})) != right);
+  device.executor.ProvidePatches(TaskId{{}, 2}, {.grid = {1, 2, 2}, .patches = {1.0f}});
+  device.executor.ProvidePatches(TaskId{{}, 3}, {.grid = {1, 2, 2}, .patches = {2.0f}});
+  device.Step(
+      {.encodes = {{.task = TaskId{{}, 2}, .grid = {1, 2, 2}, .num_tokens = 1, .first_slot = 0},
+                   {.task = TaskId{{}, 3}, .grid = {1, 2, 2}, .num_tokens = 1, .first_slot = 1}}});
+  auto picture = Row(0, {5}, {4});
+  picture.embeddings = {{0, 1, 0}};
+  auto other = picture;
+  other.embeddings = {{0, 1, 1}};
+  CHECK(Token(device.Step({.rows = {picture}})) != Token(device.Step({.rows = {other}})));
+}
+
+TEST_CASE("ModelledExecutor: what is exported and imported is the same KV", "[engine][modelled]") {
+  Device from, to;
+  REQUIRE(from.executor.AcquireBuffer(BufferId(1), 32).ok());
+  const auto exported = from.Step({.rows = {Row(0, {5, 6, 7, 8}, {0}, false)},
+                                   .exports = {{.buffer = BufferId(1),
+                                                .range = {scheduler::TransferKind::kKv, 0, 4, 0, 1},
+                                                .pages = {0}}}});
+  const auto bytes = from.executor.BufferBytes(BufferId(1));
+  CHECK(exported.exports.at(0).checksum == base::Checksum64(bytes.data(), bytes.size()));
+  REQUIRE(to.executor.AcquireBuffer(BufferId(7), 32).ok());
+  std::copy(bytes.begin(), bytes.end(), to.executor.BufferBytes(BufferId(7)).begin());
+  const int32_t there =
+      Token(to.Step({.imports = {{.buffer = BufferId(7),
+                                  .range = {scheduler::TransferKind::kKv, 0, 4, 0, 1},
+                                  .pages = {5}}},
+                     .rows = {Row(4, {9}, {5, 6})}}));
+  CHECK(Token(from.Step({.rows = {Row(4, {9}, {0, 1})}})) == there);
+}
+
+TEST_CASE("ModelledExecutor: a row may take the token of the step before it",
+          "[engine][modelled]") {
+  Device device, known;
+  const int32_t first = Token(known.Step({.rows = {Row(0, {5, 6}, {0})}}));
+  const int32_t second = Token(known.Step({.rows = {Row(2, {first}, {0})}}));
+  device.executor.Submit({.id = StepId(1), .rows = {Row(0, {5, 6}, {0})}});
+  auto row = Row(2, {0}, {0});
+  row.sampled_by = scheduler::SampledBy{StepId(1), 0};
+  device.executor.Submit({.id = StepId(2), .rows = {row}});
+  device.clock.Advance(std::chrono::seconds(10));
+  device.executor.RunUntil(device.clock.Now());
+  REQUIRE(device.results.size() == 2);
+  CHECK(Token(device.results[1]) == second);
+}
+
+TEST_CASE("ModelledExecutor: a step takes its cost, after the step before it",
+          "[engine][modelled]") {
+  Device device;
+  const auto begin = device.clock.Now();
+  device.executor.Submit({.id = StepId(1)});
+  device.executor.Submit({.id = StepId(2)});
+  CHECK(device.executor.NextResult() == begin + base::FromSeconds(CostModel().step_fixed));
+  device.executor.RunUntil(device.executor.NextResult());
+  CHECK(device.executor.NextResult() > begin + base::FromSeconds(1.9 * CostModel().step_fixed));
+}
+
+TEST_CASE("ModelledExecutor: declared sizes carry no bytes, and tokens depend on their index",
+          "[engine][modelled]") {
+  Device device(FakePayload::kDeclared);
+  REQUIRE(device.executor.AcquireBuffer(BufferId(1), 1 << 30).ok());
+  CHECK(device.executor.BufferBytes(BufferId(1)).empty());
+  const int32_t token = Token(device.Step({.rows = {Row(0, {5, 6}, {0})}}));
+  CHECK(Token(device.Step({.rows = {Row(0, {7}, {3})}})) == token);
+}
+
+TEST_CASE("CostModel: a file names what differs from the defaults", "[engine][modelled]") {
+  const auto cost = ParseCostModel("# measured\nstep_fixed = 0.5\n\nencode_per_patch=2 # s\n");
+  REQUIRE(cost.ok());
+  CHECK(cost->step_fixed == 0.5);
+  CHECK(cost->encode_per_patch == 2);
+  CHECK(cost->encode_fixed == CostModel().encode_fixed);
+  for (const char* bad :
+       {"speed = 1", "step_fixed", "step_fixed = fast", "step_fixed = -1", "step_fixed = inf"}) {
+    CHECK(ParseCostModel(bad).status().code() == absl::StatusCode::kInvalidArgument);
+  }
+  CHECK(ReadCostModel("/nowhere/costs").status().code() == absl::StatusCode::kNotFound);
+}
+
+TEST_CASE("ModelledDevice: results come from its own thread, in order", "[engine][modelled]") {
+  base::RealClock clock;
+  base::Mutex mutex;
+  base::CondVar changed;
+  std::vector<StepId> ids;
+  CostModel fast;
+  fast.step_fixed = 1e-4;
+  ModelledDevice device({.capacity = SmallCapacity(), .cost = fast}, clock,
+                        [&](scheduler::StepResult result) {
+                          base::MutexLock lock(&mutex);
+                          ids.push_back(result.id);
+                          changed.NotifyAll();
+                        });
+  for (uint64_t i = 1; i <= 20; ++i) {
+    device.Submit({.id = StepId(i)});
+    base::MutexLock lock(&mutex);
+    while (ids.size() < i) changed.Wait(&mutex);
+  }
+  base::MutexLock lock(&mutex);
+  for (uint64_t i = 0; i < 20; ++i) CHECK(ids[i] == StepId(i + 1));
+}
+
+}  // namespace
+}  // namespace triptych::engine
