@@ -12,8 +12,9 @@
 namespace triptych::kernels {
 namespace {
 
+// Chosen among 13 variants: bench/gpu/README.md.
 constexpr int kThreads = 256;
-constexpr int kVectorsPerThread = 4;
+constexpr int kVectorsPerThread = 2;
 constexpr int kTile = kThreads * kVectorsPerThread;
 // Layers of one launch; their pool pointers travel in its parameters (1 KiB of at most 4).
 constexpr int kMaxLayers = 128;
@@ -57,16 +58,16 @@ __global__ void __launch_bounds__(kThreads) PageCopyKernel(const __grid_constant
   for (int i = 0; i < kVectorsPerThread; ++i) {
     if (page[i] == nullptr) continue;
     value[i] = kDirection == internal::PageCopyDirection::kGather
-                   ? __ldcs(page[i])
-                   : __ldcs(run + first + i * kThreads);
+                   ? __ldg(page[i])
+                   : __ldg(run + first + i * kThreads);
   }
 #pragma unroll
   for (int i = 0; i < kVectorsPerThread; ++i) {
     if (page[i] == nullptr) continue;
     if constexpr (kDirection == internal::PageCopyDirection::kGather) {
-      __stcs(run + first + i * kThreads, value[i]);
+      run[first + i * kThreads] = value[i];
     } else {
-      __stcs(page[i], value[i]);
+      *page[i] = value[i];
     }
   }
 }

@@ -15,6 +15,9 @@ constexpr int kMaxThreads = 512;
 constexpr int kWarpSize = 32;
 // Vectors a thread keeps: 512 threads x 4 x 16 bytes hold a row of 16,384 bf16 or 8,192 float32.
 constexpr int kKeptVectors = 4;
+// Vectors a thread is given while there are threads: more leave room for more rows at a time, fewer
+// end a single row sooner (bench/gpu/README.md).
+constexpr int kPlannedVectors = 3;
 
 // Sum over the block, the same value in every thread.
 __device__ float BlockSum(float value) {
@@ -109,7 +112,9 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormKernel(const RmsNormArgs a
 template <typename T, int kVector>
 void Launch(const RmsNormArgs& args, cudaStream_t stream) {
   const int64_t vectors = args.hidden / kVector;
-  const int64_t whole_warps = (vectors + kWarpSize - 1) / kWarpSize * kWarpSize;
+  // Never chosen by `rows`: the order of the sum would follow the batch.
+  const int64_t busy = (vectors + kPlannedVectors - 1) / kPlannedVectors;
+  const int64_t whole_warps = (busy + kWarpSize - 1) / kWarpSize * kWarpSize;
   const int threads = static_cast<int>(std::min<int64_t>(whole_warps, kMaxThreads));
   const unsigned rows = static_cast<unsigned>(args.rows);
   if (vectors <= int64_t{threads} * kKeptVectors) {
