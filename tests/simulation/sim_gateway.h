@@ -1,0 +1,53 @@
+#pragma once
+
+// A gateway process: the real delivery machine, and clients that check every token against the
+// answer that an undisturbed worker gives.
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "scheduler/delivery/delivery.h"
+#include "tests/simulation/sim_cluster.h"
+
+namespace triptych::simulation {
+
+class SimGateway final : public ControlPeer {
+ public:
+  SimGateway(Cluster& cluster, Incarnation id);
+
+  void AfterEvent() override;
+  base::TimePoint NextWake() const override;
+  void Wake() override;
+  std::function<void(scheduler::ClusterScheduler&, base::TimePoint)> Hello() override;
+  void OnControlLost() override { delivery.OnSchedulerLost(world_.now()); }
+  void Handle(const scheduler::SchedulerToGateway& message);
+
+  // A random request; it may be cancelled or run into its deadline on the way.
+  void Submit(double cancel_chance, double deadline_chance);
+
+  scheduler::Delivery delivery;
+  // How requests ended, by code.
+  std::map<absl::StatusCode, int> ends;
+  std::vector<std::string> complaints;  // ends other than OK
+
+ private:
+  struct Client {
+    std::vector<int32_t> answer;
+    size_t received = 0;
+    bool ended = false;
+    bool cancelled = false, has_deadline = false;
+  };
+  void Do(const scheduler::SendGatewayMessage& action);
+  void Do(const scheduler::DeliverTokens& action);
+  void Do(const scheduler::DeliverEnd& action);
+  void Do(const scheduler::DeliverProgress&) {}
+  void Violated(const scheduler::RequestId& request, const std::string& what);
+
+  World& world_;
+  uint64_t last_request_ = 0;
+  std::map<scheduler::RequestId, Client> clients_;
+  base::TimePoint next_report_;
+};
+
+}  // namespace triptych::simulation

@@ -1,0 +1,241 @@
+#include "tests/simulation/sim_worker.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/checksum.h"
+#include "tests/simulation/reference.h"
+#include "tests/simulation/sim_gateway.h"
+
+namespace triptych::simulation {
+namespace {
+
+using scheduler::Stage;
+using std::chrono::milliseconds;
+
+scheduler::WorkerProfile MakeProfile(Incarnation id, const std::string& letters,
+                                     const ClusterShape& shape) {
+  scheduler::WorkerProfile profile;
+  profile.name = letters + std::to_string(id.value());
+  profile.incarnation = id;
+  for (char letter : letters) {
+    profile.roles.add(letter == 'E'   ? Stage::kEncode
+                      : letter == 'P' ? Stage::kPrefill
+                                      : Stage::kDecode);
+  }
+  profile.fingerprint = "model";
+  profile.address = profile.name;
+  profile.kv_block_tokens = kBlockTokens;
+  profile.kv_blocks = shape.kv_blocks;
+  profile.embedding_slots = shape.embedding_slots;
+  profile.max_sequences = 16;
+  profile.max_encodes = 8;
+  profile.kv_bytes_per_token = engine::FakeModel::kBytesPerToken;
+  return profile;
+}
+
+scheduler::StageConfig MakeConfig(const scheduler::WorkerProfile& profile) {
+  scheduler::StageConfig config;
+  config.profile = profile;
+  config.layout = SimLayoutRules();
+  config.embedding_bytes_per_token = engine::FakeModel::kBytesPerToken;
+  config.max_position = kMaxPosition;
+  config.chunk_tokens = 32;
+  config.step_tokens = 64;
+  config.max_batch = 8;
+  config.max_piece_bytes = 40 * engine::FakeModel::kBytesPerToken;
+  config.staging_bytes = 200 * engine::FakeModel::kBytesPerToken;
+  config.landing_bytes = 120 * engine::FakeModel::kBytesPerToken;
+  return config;
+}
+
+}  // namespace
+
+SimWorker::SimWorker(Cluster& cluster, Incarnation id, const std::string& letters,
+                     const ClusterShape& shape)
+    : ControlPeer(cluster, id),
+      roles(letters),
+      stage(MakeConfig(MakeProfile(id, letters, shape))),
+      executor(SimDevice(shape.kv_blocks, shape.embedding_slots), cluster.world.clock,
+               [this](scheduler::StepResult result) {
+                 stage.OnStepResult(std::move(result), world_.now());
+               }),
+      world_(cluster.world),
+      profile_(MakeProfile(id, letters, shape)),
+      endpoint_(cluster.world.hub.Connect(id)),
+      next_report_(cluster.world.now()) {}
+
+SimWorker::~SimWorker() = default;
+
+void SimWorker::AfterEvent() {
+  while (true) {
+    std::vector<scheduler::StageAction> actions = stage.TakeActions();
+    if (actions.empty()) return;
+    for (scheduler::StageAction& action : actions) {
+      std::visit([this](auto& a) { Do(a); }, action);
+    }
+  }
+}
+
+base::TimePoint SimWorker::NextWake() const {
+  return std::min({stage.NextDeadline(), executor.NextResult(), next_report_});
+}
+
+void SimWorker::Wake() {
+  executor.RunUntil(world_.now());
+  stage.OnTime(world_.now());
+  if (next_report_ <= world_.now()) Report();
+}
+
+std::function<void(scheduler::ClusterScheduler&, base::TimePoint)> SimWorker::Hello() {
+  handled_ = 0;
+  scheduler::WorkerHello hello{.profile = profile_, .highest_seen = highest};
+  hello.report = stage.Report(true);
+  return [hello](scheduler::ClusterScheduler& machine, base::TimePoint now) {
+    machine.OnWorkerConnected(hello, now);
+  };
+}
+
+void SimWorker::Handle(const scheduler::SchedulerToWorker& message) {
+  ++handled_;
+  stage.Handle(message, world_.now());
+}
+
+void SimWorker::Report() {
+  next_report_ = world_.now() + milliseconds(100);
+  scheduler::WorkerReport report = stage.Report(reports_++ % 10 == 0);
+  report.handled_sequence = handled_;
+  Do(scheduler::SendToScheduler{report});
+}
+
+void SimWorker::Do(const scheduler::SendToScheduler& action) {
+  cluster_.ToScheduler(*this, [id = id(), message = action.message](
+                                  scheduler::ClusterScheduler& machine, base::TimePoint now) {
+    machine.OnWorkerMessage(id, message, now);
+  });
+}
+
+// A pull may fail before or after the gateway has seen it.
+void SimWorker::Do(const scheduler::Pull& action) {
+  const Incarnation self = id();
+  const bool lost_there = world_.random.Chance(world_.faults.reset_stream);
+  const bool lost_back = world_.random.Chance(world_.faults.reset_stream);
+  const auto answer = [this, request = action.request](absl::StatusOr<scheduler::PulledInput> in) {
+    Pulled(request, std::move(in));
+  };
+  if (lost_there) {
+    world_.At(world_.Delay(), self, [answer] { answer(absl::UnavailableError("reset")); });
+    return;
+  }
+  const Incarnation gateway = action.gateway.incarnation;
+  world_.At(world_.Delay(), gateway,
+            [this, self, gateway, answer, lost_back, &world = world_, &cluster = cluster_,
+             request = action.request] {
+              auto input = cluster.gateways.at(gateway)->delivery.OnPull(request, world.now());
+              if (lost_back) input = absl::UnavailableError("reset");
+              world.At(world.Delay(), self, [answer, input] { answer(input); });
+            });
+}
+
+void SimWorker::Pulled(const scheduler::PullRequest& request,
+                       absl::StatusOr<scheduler::PulledInput> input) {
+  if (dropped_.count(request.task) > 0) return;
+  const auto segments = input.ok() ? input->segments : std::vector<scheduler::Segment>();
+  stage.OnPulled(request.task, input, world_.now());
+  if (request.stage != Stage::kEncode || !input.ok()) return;
+  int32_t index = 0;
+  for (const scheduler::Segment& segment : segments) {
+    const auto* item = std::get_if<scheduler::Item>(&segment);
+    if (item == nullptr || index++ != request.item) continue;
+    world_.At(world_.Delay(), id(), [this, task = request.task, item = *item] {
+      if (dropped_.count(task) > 0) return;
+      executor.ProvidePatches(task, PatchesOf(item));
+      stage.OnMediaReady(task, absl::OkStatus(), world_.now());
+    });
+  }
+}
+
+void SimWorker::Do(const scheduler::DropInput& action) {
+  dropped_.insert(action.task);
+  executor.DropPatches(action.task);
+}
+
+void SimWorker::Do(const scheduler::SendTransfer& action) {
+  const Incarnation peer = action.peer.incarnation;
+  world_.Send(Stream::kTransfer, id(), peer,
+              [&cluster = cluster_, from = id(), peer, message = action.message] {
+                cluster.workers.at(peer)->stage.OnTransferMessage(from, message,
+                                                                  cluster.world.now());
+              });
+}
+
+void SimWorker::Do(const scheduler::PostSend& action) {
+  const auto bytes = executor.BufferBytes(action.buffer).first(static_cast<size_t>(action.bytes));
+  const Incarnation self = id(), peer = action.peer.incarnation;
+  endpoint_->Send(peer, action.peer.address, action.sequence, bytes, action.bytes,
+                  [this, &world = world_, self, peer, sequence = action.sequence](absl::Status s) {
+                    world.At(base::Duration(0), self, [this, peer, sequence, s] {
+                      stage.OnPieceSent(peer, sequence, s, world_.now());
+                    });
+                  });
+  world_.MovePieces();
+}
+
+void SimWorker::Do(const scheduler::PostReceive& action) {
+  const auto landing = executor.BufferBytes(action.buffer).first(static_cast<size_t>(action.bytes));
+  const Incarnation self = id(), peer = action.peer.incarnation;
+  endpoint_->Receive(
+      peer, action.sequence, landing, action.bytes,
+      [this, &world = world_, self, peer, landing, sequence = action.sequence](absl::Status s) {
+        const uint64_t sum = s.ok() ? base::Checksum64(landing.data(), landing.size()) : 0;
+        world.At(base::Duration(0), self, [this, peer, sequence, s, sum] {
+          stage.OnPieceReceived(peer, sequence, s, sum, world_.now());
+        });
+      });
+  world_.MovePieces();
+}
+
+void SimWorker::Do(const scheduler::AcquireBuffer& action) {
+  executor.AcquireBuffer(action.buffer, action.bytes).IgnoreError();
+}
+
+void SimWorker::Do(const scheduler::ReleaseBuffer& action) {
+  executor.ReleaseBuffer(action.buffer);
+}
+
+void SimWorker::Do(scheduler::SubmitStep& action) { executor.Submit(std::move(action.plan)); }
+
+void SimWorker::Do(const scheduler::SendTokens& action) {
+  const Incarnation self = id(), gateway = action.gateway.incarnation;
+  world_.Send(
+      Stream::kTokens, self, gateway,
+      [&cluster = cluster_, self, gateway, batch = action.batch] {
+        World& world = cluster.world;
+        const auto reply = cluster.gateways.at(gateway)->delivery.OnTokens(batch, world.now());
+        world.Send(
+            Stream::kReplies, gateway, self,
+            [&cluster, self, reply] {
+              cluster.workers.at(self)->stage.OnTokenReply(reply, cluster.world.now());
+            },
+            [&cluster, self, gateway] {
+              // Replies are lost with the stream that they answer.
+              cluster.world.Reset(Stream::kTokens, self, gateway);
+              cluster.world.At(cluster.world.Delay(), self, [&cluster, self, gateway] {
+                cluster.workers.at(self)->ResetTokens(gateway);
+              });
+            });
+      },
+      [this, gateway] { ResetTokens(gateway); });
+}
+
+void SimWorker::ResetTokens(Incarnation gateway) {
+  world_.Reset(Stream::kReplies, gateway, id());
+  stage.OnTokenStreamReset(gateway, world_.now());
+}
+
+void SimWorker::Do(const scheduler::AbortPeer& action) {
+  endpoint_->Abort(action.peer);
+  world_.MovePieces();
+}
+
+}  // namespace triptych::simulation

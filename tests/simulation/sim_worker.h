@@ -1,0 +1,56 @@
+#pragma once
+
+// A worker process: the real stage scheduler over a modelled device in virtual time. Carries
+// actions out as the worker's loop does.
+
+#include <memory>
+#include <set>
+#include <string>
+
+#include "engine/modelled/modelled_executor.h"
+#include "scheduler/stage/stage_scheduler.h"
+#include "tests/simulation/sim_cluster.h"
+
+namespace triptych::simulation {
+
+class SimWorker final : public ControlPeer {
+ public:
+  SimWorker(Cluster& cluster, Incarnation id, const std::string& roles, const ClusterShape& shape);
+  ~SimWorker() override;
+
+  void AfterEvent() override;
+  base::TimePoint NextWake() const override;
+  void Wake() override;
+  std::function<void(scheduler::ClusterScheduler&, base::TimePoint)> Hello() override;
+  void Handle(const scheduler::SchedulerToWorker& message);
+
+  const std::string roles;
+  scheduler::StageScheduler stage;
+  engine::ModelledExecutor executor;
+
+ private:
+  void Report();
+  void Do(const scheduler::SendToScheduler& action);
+  void Do(const scheduler::Pull& action);
+  void Do(const scheduler::DropInput& action);
+  void Do(const scheduler::SendTransfer& action);
+  void Do(const scheduler::PostSend& action);
+  void Do(const scheduler::PostReceive& action);
+  void Do(const scheduler::AcquireBuffer& action);
+  void Do(const scheduler::ReleaseBuffer& action);
+  void Do(scheduler::SubmitStep& action);
+  void Do(const scheduler::SendTokens& action);
+  void Do(const scheduler::AbortPeer& action);
+  void Pulled(const scheduler::PullRequest& request, absl::StatusOr<scheduler::PulledInput> input);
+  void ResetTokens(Incarnation gateway);
+
+  World& world_;
+  const scheduler::WorkerProfile profile_;
+  std::unique_ptr<transport::LoopbackEndpoint> endpoint_;
+  uint64_t handled_ = 0;
+  int reports_ = 0;
+  base::TimePoint next_report_;
+  std::set<scheduler::TaskId> dropped_;
+};
+
+}  // namespace triptych::simulation

@@ -1,0 +1,112 @@
+#include "tests/simulation/world.h"
+
+#include <algorithm>
+
+namespace triptych::simulation {
+
+using std::chrono::microseconds;
+using std::chrono::milliseconds;
+
+World::World(uint64_t seed)
+    : random(seed), hub([this](const transport::LoopbackOperation&) { return PieceFault(); }) {}
+
+Process* World::Find(Incarnation id) {
+  auto it = processes_.find(id);
+  return it == processes_.end() ? nullptr : it->second;
+}
+
+void World::Push(base::TimePoint at, Event event) {
+  events_.emplace(std::make_pair(at, next_event_++), std::move(event));
+}
+
+void World::At(base::Duration delay, Incarnation process, std::function<void()> event) {
+  Push(now() + delay, {process, std::move(event)});
+}
+
+void World::At(base::Duration delay, std::function<void()> event) {
+  Push(now() + delay, {Incarnation(), std::move(event)});
+}
+
+base::Duration World::Delay() {
+  const bool slow = random.Chance(faults.slow);
+  return microseconds(random.Between(50, slow ? 300000 : 2000));
+}
+
+void World::Send(Stream stream, Incarnation from, Incarnation to, std::function<void()> deliver,
+                 std::function<void()> on_reset) {
+  if (random.Chance(faults.reset_stream)) {
+    Reset(stream, from, to);
+    if (on_reset) At(Delay(), from, std::move(on_reset));
+    return;
+  }
+  StreamState& state = streams_[{stream, from, to}];
+  state.last = std::max(state.last, now() + Delay());
+  const bool twice =
+      stream != Stream::kControl && stream != Stream::kPull && random.Chance(faults.duplicate);
+  for (int i = 0; i < (twice ? 2 : 1); ++i) {
+    auto arrive = [this, key = StreamKey(stream, from, to), generation = state.generation,
+                   deliver] {
+      if (streams_[key].generation == generation) deliver();
+    };
+    Push(state.last, {to, std::move(arrive)});
+  }
+}
+
+void World::Reset(Stream stream, Incarnation from, Incarnation to) {
+  ++streams_[{stream, from, to}].generation;
+}
+
+void World::MovePieces() {
+  At(Delay(), [this] { hub.RunPending(); });
+}
+
+transport::LoopbackFault World::PieceFault() {
+  if (random.Chance(faults.piece_drop)) return transport::LoopbackFault::kDrop;
+  if (random.Chance(faults.piece_corrupt)) return transport::LoopbackFault::kCorrupt;
+  if (random.Chance(faults.piece_delay)) {
+    At(milliseconds(random.Between(1, 400)), [this] { hub.RunPending(); });
+    return transport::LoopbackFault::kDelay;
+  }
+  return transport::LoopbackFault::kNone;
+}
+
+void World::Schedule(Process* process) {
+  const base::TimePoint wake = process->NextWake();
+  if (wake == base::kNever || wake >= process->wake_at_) return;
+  process->wake_at_ = wake;
+  const Incarnation id = process->id();
+  Push(std::max(wake, now()), {id, [this, id] {
+                                 Process* sleeper = Find(id);
+                                 sleeper->wake_at_ = base::kNever;
+                                 sleeper->Wake();
+                               }});
+}
+
+bool World::Step(base::TimePoint until) {
+  if (events_.empty() || events_.begin()->first.first > until) {
+    clock.Set(std::max(now(), until));
+    return false;
+  }
+  auto node = events_.extract(events_.begin());
+  clock.Set(std::max(now(), node.key().first));
+  Event event = std::move(node.mapped());
+  if (event.process == Incarnation()) {
+    event.run();
+    return true;
+  }
+  Process* process = Find(event.process);
+  if (process == nullptr) return true;
+  if (process->frozen_until > now()) {
+    Push(process->frozen_until, std::move(event));
+    return true;
+  }
+  event.run();
+  // The event may have been its end.
+  process = Find(event.process);
+  if (process == nullptr) return true;
+  process->AfterEvent();
+  Schedule(process);
+  return true;
+}
+
+}  // namespace triptych::simulation
