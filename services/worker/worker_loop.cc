@@ -47,16 +47,20 @@ void WorkerLoop::Start() {
   thread_ = std::thread([this] { Run(); });
 }
 
-void WorkerLoop::Post(Event event) {
+bool WorkerLoop::Post(Event event) {
   // Full means a peer floods us: its message is dropped, and the machines' timers heal that.
-  if (!events_.TryPush(std::move(event))) parts_.metrics.OnDroppedEvent();
+  if (events_.TryPush(std::move(event))) return true;
+  parts_.metrics.OnDroppedEvent();
+  return false;
 }
 
 void WorkerLoop::PostScheduler(std::vector<scheduler::SchedulerToWorker> messages) {
-  Post([this, messages = std::move(messages)](TimePoint now) {
+  const size_t count = messages.size();
+  const bool posted = Post([this, messages = std::move(messages)](TimePoint now) {
     for (const auto& message : messages) stage_.Handle(message, now);
     handled_sequence_ += messages.size();
   });
+  if (!posted) dropped_messages_ += count;
 }
 
 void WorkerLoop::PostPulled(scheduler::TaskId task, absl::StatusOr<scheduler::PulledInput> input) {
@@ -69,6 +73,7 @@ void WorkerLoop::PostMedia(scheduler::TaskId task, absl::StatusOr<engine::Encode
                            base::Duration decode) {
   auto shared = std::make_shared<absl::StatusOr<engine::EncodeInput>>(std::move(input));
   Post([this, task, shared, decode](TimePoint now) {
+    if (media_wanted_.erase(task) == 0) return;
     const absl::Status status = shared->status();
     if (status.ok()) parts_.executor.ProvidePatches(task, *std::move(*shared));
     times_.OnMediaReady(task, decode);
@@ -100,6 +105,8 @@ void WorkerLoop::PostPeerLost(scheduler::Incarnation peer) {
   Post([this, peer](TimePoint now) {
     stage_.OnPeerLost(peer, now);
     parts_.links.ForgetPeer(peer);
+    // Also where the machine has nothing in flight: the connection is of no use any more.
+    parts_.transport.Abort(peer);
   });
 }
 
@@ -113,13 +120,15 @@ void WorkerLoop::PostDrain() {
   Post([this](TimePoint now) { stage_.Handle(scheduler::DrainWorker{}, now); });
 }
 
-scheduler::WorkerReport WorkerLoop::ReportForHello() {
+std::optional<scheduler::WorkerReport> WorkerLoop::ReportForHello() {
   auto answer = std::make_shared<std::promise<scheduler::WorkerReport>>();
   std::future<scheduler::WorkerReport> future = answer->get_future();
-  Post([this, answer](TimePoint) {
+  const bool posted = Post([this, answer](TimePoint) {
     handled_sequence_ = 0;
+    dropped_messages_ = 0;
     answer->set_value(stage_.Report(/*with_inventory=*/true));
   });
+  if (!posted) return std::nullopt;
   return future.get();
 }
 
@@ -166,6 +175,7 @@ void WorkerLoop::RunActions(TimePoint now) {
 
 void WorkerLoop::Report(TimePoint now) {
   const bool whole = reports_++ % kReportsAnInventory == 0;
+  handled_sequence_ += dropped_messages_.exchange(0);
   scheduler::WorkerReport report = stage_.Report(whole);
   report.handled_sequence = handled_sequence_;
   parts_.metrics.OnLoad(report, stage_.Stats());
@@ -184,11 +194,13 @@ void WorkerLoop::Do(const scheduler::SendToScheduler& action, TimePoint) {
 
 void WorkerLoop::Do(const scheduler::Pull& action, TimePoint now) {
   times_.OnPull(action, now);
+  if (action.request.stage == scheduler::Stage::kEncode) media_wanted_.insert(action.request.task);
   parts_.links.Pull(action.request, action.gateway);
 }
 
 void WorkerLoop::Do(const scheduler::DropInput& action, TimePoint) {
   times_.Forget(action.task);
+  media_wanted_.erase(action.task);
   parts_.links.DropInput(action.task);
   parts_.executor.DropPatches(action.task);
 }

@@ -6,12 +6,15 @@
 //
 // Thread rule: Post* may be called from any thread and never block.
 
+#include <atomic>
 #include <functional>
 #include <map>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "base/bounded_queue.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -48,7 +51,8 @@ class WorkerLoop {
   bool WaitUntilIdle(base::TimePoint deadline);
 
   // Messages of the scheduler's control stream, in order. They are counted from each hello on, as
-  // the scheduler counts them.
+  // the scheduler counts them; those that find the queue full are counted too, so that the
+  // scheduler learns from the next inventory that nothing came of them.
   void PostScheduler(std::vector<scheduler::SchedulerToWorker> messages);
   void PostPulled(scheduler::TaskId task, absl::StatusOr<scheduler::PulledInput> input);
   // Encode: patches are ready (or why not); `decode` is the time that they took.
@@ -63,12 +67,13 @@ class WorkerLoop {
   void PostDrain();
 
   // The whole inventory, for a hello; blocks until the loop answers. A hello starts a new count of
-  // the scheduler's messages.
-  scheduler::WorkerReport ReportForHello();
+  // the scheduler's messages. Nullopt when the queue is full or the loop has been stopped.
+  std::optional<scheduler::WorkerReport> ReportForHello();
 
  private:
   using Event = std::function<void(base::TimePoint now)>;
-  void Post(Event event);
+  // False when the event was dropped.
+  bool Post(Event event);
   void OnStepResult(scheduler::StepResult result, base::TimePoint now);
   void Run();
   void RunActions(base::TimePoint now);
@@ -98,11 +103,14 @@ class WorkerLoop {
   TaskTimes times_;
   base::BoundedQueue<Event> events_{kMaxEvents};
   uint64_t handled_sequence_ = 0;
+  std::atomic<uint64_t> dropped_messages_{0};  // of the scheduler, not yet counted as handled
   base::TimePoint next_report_;
   int reports_ = 0;
   base::Mutex idle_mutex_;
   base::CondVar idle_changed_;
   bool idle_ ABSL_GUARDED_BY(idle_mutex_) = true;
+  // Encode tasks whose pull is not over: patches of any other have nobody who would drop them.
+  absl::flat_hash_set<scheduler::TaskId> media_wanted_;
   // Encode tasks of the steps in flight, oldest first.
   std::map<uint64_t, std::vector<scheduler::TaskId>> encodes_in_flight_;
   std::thread thread_;

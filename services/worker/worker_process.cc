@@ -106,7 +106,8 @@ Worker::~Worker() {
 
 absl::Status Worker::Load() {
   ASSIGN_OR_RETURN(model_, models::LoadModelConfig(options_.model));
-  ASSIGN_OR_RETURN(executor_, MakeExecutor(options_, model_, [this](scheduler::StepResult result) {
+  ASSIGN_OR_RETURN(executor_,
+                   MakeExecutor(options_, model_, clock_, [this](scheduler::StepResult result) {
                      loop_->PostStepResult(std::move(result));
                    }));
   ASSIGN_OR_RETURN(profile_, ProfileOf(options_, executor_->capacity()));

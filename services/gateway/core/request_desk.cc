@@ -121,7 +121,12 @@ absl::StatusOr<PullAnswer> RequestDesk::Pull(const scheduler::PullRequest& pull,
     answer.item = pull.item;
   }
   ASSIGN_OR_RETURN(answer.input, delivery_.OnPull(pull, now));
-  if (encode) answer.input.segments.clear();
+  if (encode) {
+    // The encoder wants to know the items' grids, and no text.
+    std::erase_if(answer.input.segments, [](const scheduler::Segment& segment) {
+      return std::holds_alternative<scheduler::TokenRun>(segment);
+    });
+  }
   Flush(now);
   return answer;
 }
