@@ -154,6 +154,9 @@ TEST_CASE("PageCopy: a block outside the pool is refused and nothing is written"
   CHECK(scene.buffer == before);
   args.tokens = 16;
   CHECK(GatherPages(args, {}).ok());
+#ifndef TRIPTYCH_HAS_CUDA
+  CHECK(GatherPages(args, {.device = Device::kCuda}).code() == absl::StatusCode::kUnimplemented);
+#endif
   args.buffer = nullptr;
   CHECK(GatherPages(args, {}).code() == absl::StatusCode::kInvalidArgument);
   args.tokens = 0;

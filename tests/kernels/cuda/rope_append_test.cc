@@ -222,6 +222,9 @@ TEST_CASE("RopeAppend: a slot past the pool is refused and nothing is written", 
   CHECK(RopeAppend(args, {}).code() == absl::StatusCode::kInvalidArgument);
   CHECK(qkv == std::vector<float>(12, 1.0f));
   CHECK(pages == std::vector<float>(128, kUntouched));
+#ifndef TRIPTYCH_HAS_CUDA
+  CHECK(RopeAppend(args, {.device = Device::kCuda}).code() == absl::StatusCode::kUnimplemented);
+#endif
   args.q_stride = 3;
   CHECK(RopeAppend(args, {}).code() == absl::StatusCode::kInvalidArgument);
   args.q_stride = 12;
