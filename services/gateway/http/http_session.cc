@@ -1,5 +1,8 @@
 #include "services/gateway/http/http_session.h"
 
+#include <sys/socket.h>
+
+#include <cerrno>
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
@@ -56,6 +59,10 @@ HttpSession::HttpSession(Tcp::socket socket, const FrontEnd& front, const HttpTi
       buffer_(kMaxHeaderBytes + kChunkBytes) {
   Error ignored;
   socket_.set_option(Tcp::no_delay(true), ignored);
+  check_chunk_ = [limit = static_cast<uint64_t>(front.max_body_bytes)](
+                     uint64_t size, boost::beast::string_view, Error& error) {
+    if (size > limit) error = http::error::body_limit;
+  };
 }
 
 void HttpSession::Run() {
@@ -74,25 +81,17 @@ void HttpSession::ReadHeader() {
   parser_->body_limit(std::numeric_limits<uint64_t>::max());  // ReadBody counts
   request_id_.clear();
   body_.clear();
-  // From the first byte on the header has little time; before it the connection may idle.
-  if (buffer_.size() > 0) {
-    SetDeadline(timeouts_.header);
-  } else {
-    SetDeadline(must_close_ ? timeouts_.header : timeouts_.idle);
-  }
-  http::async_read_some(socket_, buffer_, *parser_,
-                        [self = shared_from_this()](Error error, size_t) {
-                          if (error) return self->OnReadError(error);
-                          if (self->parser_->is_header_done()) return self->OnHeader({});
-                          self->SetDeadline(self->timeouts_.header);
-                          http::async_read_header(self->socket_, self->buffer_, *self->parser_,
-                                                  [self](Error e, size_t) { self->OnHeader(e); });
-                        });
+  parser_->on_chunk_header(check_chunk_);
+  // A connection that has been of use may idle; the first request must come soon.
+  SetDeadline(served_ ? timeouts_.idle : timeouts_.header);
+  http::async_read_header(
+      socket_, buffer_, *parser_,
+      [self = shared_from_this()](Error error, size_t) { self->OnHeader(error); });
 }
 
 void HttpSession::OnReadError(Error error) {
   if (timed_out_) {
-    if (!parser_->got_some()) return Close();
+    if (!parser_->got_some() && buffer_.size() == 0) return Close();
     must_close_ = true;
     return ReplyError(Refuse("request_timeout"));
   }
@@ -109,6 +108,7 @@ void HttpSession::OnReadError(Error error) {
 void HttpSession::OnHeader(Error error) {
   if (error) return OnReadError(error);
   ClearDeadline();
+  served_ = true;
   Route();
 }
 
@@ -262,8 +262,13 @@ void HttpSession::WatchForDeparture() {
   socket_.async_wait(Tcp::socket::wait_read, [self = shared_from_this()](Error error) {
     self->watching_ = false;
     if (!self->live_) return;
-    Error available_error;
-    if (!error && self->socket_.available(available_error) > 0 && !available_error) return;
+    if (error) return self->Close();
+    // The wake may be that of bytes which were read already: only a look at the socket tells.
+    char byte = 0;
+    const ssize_t seen =
+        recv(self->socket_.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    if (seen > 0) return;
+    if (seen < 0 && (errno == EAGAIN || errno == EINTR)) return self->WatchForDeparture();
     self->Close();
   });
 }

@@ -6,6 +6,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,8 +20,8 @@
 namespace triptych::services {
 
 struct HttpTimeouts {
-  base::Duration idle = std::chrono::seconds(75);    // between two requests
-  base::Duration header = std::chrono::seconds(10);  // first to last byte
+  base::Duration idle = std::chrono::seconds(75);  // between two requests, the next header included
+  base::Duration header = std::chrono::seconds(10);  // of the first request, whole
   base::Duration body = std::chrono::seconds(30);    // plus a second for each 256 KiB
   base::Duration drain = std::chrono::seconds(5);    // of what is refused
   base::Duration stall = std::chrono::seconds(30);   // a write that makes no progress
@@ -101,7 +102,10 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   bool timed_out_ = false;
 
   boost::beast::flat_buffer buffer_;
+  // Refuses a chunk that announces more than a whole body may have. The parser borrows it.
+  std::function<void(uint64_t, boost::beast::string_view, Error&)> check_chunk_;
   std::optional<Parser> parser_;
+  bool served_ = false;  // one header has come
   std::vector<char> chunk_;
   std::string body_;
   PayloadBudget::Reservation reservation_;
