@@ -27,7 +27,7 @@ class GrpcTransport::MoveStream final
 
   void OnReadDone(bool ok) override {
     if (ok && receiver_ == nullptr && !Introduce()) {
-      FinishOnce(grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "not the receiver meant"));
+      FinishOnce(grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, "not to be served here"));
       return;
     }
     if (ok) {
@@ -49,7 +49,7 @@ class GrpcTransport::MoveStream final
   bool Introduce() {
     if (chunk_.receiver_incarnation() != transport_->self_.value()) return false;
     receiver_ = transport_->Receiver(scheduler::Incarnation(chunk_.sender_incarnation()));
-    return true;
+    return receiver_ != nullptr;
   }
 
   void FinishOnce(grpc::Status status) {
@@ -82,6 +82,7 @@ GrpcTransport::~GrpcTransport() {
 std::shared_ptr<MoveSender> GrpcTransport::Sender(scheduler::Incarnation peer,
                                                   const std::string& address) {
   base::MutexLock lock(&mutex_);
+  if (aborted_.contains(peer)) return nullptr;
   std::shared_ptr<MoveSender>& sender = senders_[peer];
   if (sender == nullptr) sender = std::make_shared<MoveSender>(self_, peer, address);
   return sender;
@@ -89,6 +90,7 @@ std::shared_ptr<MoveSender> GrpcTransport::Sender(scheduler::Incarnation peer,
 
 std::shared_ptr<MoveReceiver> GrpcTransport::Receiver(scheduler::Incarnation peer) {
   base::MutexLock lock(&mutex_);
+  if (aborted_.contains(peer)) return nullptr;
   std::shared_ptr<MoveReceiver>& receiver = receivers_[peer];
   if (receiver == nullptr) receiver = std::make_shared<MoveReceiver>();
   return receiver;
@@ -96,23 +98,35 @@ std::shared_ptr<MoveReceiver> GrpcTransport::Receiver(scheduler::Incarnation pee
 
 void GrpcTransport::Send(scheduler::Incarnation peer, const std::string& address, uint64_t sequence,
                          absl::Span<const uint8_t> bytes, int64_t declared_bytes, OnDone on_done) {
-  Sender(peer, address)->Send({sequence, bytes, declared_bytes, std::move(on_done)});
+  const std::shared_ptr<MoveSender> sender = Sender(peer, address);
+  if (sender == nullptr) return on_done(absl::AbortedError("transfer aborted"));
+  sender->Send({sequence, bytes, declared_bytes, std::move(on_done)});
 }
 
 void GrpcTransport::Receive(scheduler::Incarnation peer, uint64_t sequence,
                             absl::Span<uint8_t> landing, int64_t declared_bytes, OnDone on_done) {
-  Receiver(peer)->Receive(sequence, {landing, declared_bytes, std::move(on_done)});
+  const std::shared_ptr<MoveReceiver> receiver = Receiver(peer);
+  if (receiver == nullptr) return on_done(absl::AbortedError("transfer aborted"));
+  receiver->Receive(sequence, {landing, declared_bytes, std::move(on_done)});
 }
 
 void GrpcTransport::Abort(scheduler::Incarnation peer) {
   std::shared_ptr<MoveSender> sender;
+  std::shared_ptr<MoveReceiver> receiver;
   {
     base::MutexLock lock(&mutex_);
-    auto it = senders_.find(peer);
-    if (it != senders_.end()) sender = it->second;
+    aborted_.insert(peer);
+    if (auto it = senders_.find(peer); it != senders_.end()) {
+      sender = std::move(it->second);
+      senders_.erase(it);
+    }
+    if (auto it = receivers_.find(peer); it != receivers_.end()) {
+      receiver = std::move(it->second);
+      receivers_.erase(it);
+    }
   }
   if (sender != nullptr) sender->Abort();
-  Receiver(peer)->Abort();
+  if (receiver != nullptr) receiver->Abort();
 }
 
 grpc::ServerBidiReactor<v1::MoveChunk, v1::MoveClosed>* GrpcTransport::Move() {

@@ -5,8 +5,8 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
-#include <vector>
 
 #include "base/mutex.h"
 #include "transport/grpc/move_receiver.h"
@@ -33,12 +33,16 @@ class GrpcTransport final : public Transport {
  private:
   class MoveStream;
 
+  // Null once the peer was aborted.
   std::shared_ptr<MoveSender> Sender(scheduler::Incarnation peer, const std::string& address);
   std::shared_ptr<MoveReceiver> Receiver(scheduler::Incarnation peer);
 
   const scheduler::Incarnation self_;
   base::Mutex mutex_;
-  // Shared with the streams that run; both bounded by the number of workers ever met.
+  // Incarnations never come back, so an id is all that is kept of a peer that was aborted: its
+  // connection and its file descriptor are given up.
+  std::set<scheduler::Incarnation> aborted_ ABSL_GUARDED_BY(mutex_);
+  // Shared with the streams that run; bounded by the number of living workers.
   std::map<scheduler::Incarnation, std::shared_ptr<MoveSender>> senders_ ABSL_GUARDED_BY(mutex_);
   std::map<scheduler::Incarnation, std::shared_ptr<MoveReceiver>> receivers_
       ABSL_GUARDED_BY(mutex_);

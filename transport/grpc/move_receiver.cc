@@ -35,6 +35,7 @@ void MoveReceiver::OnChunk(const std::shared_ptr<Source>& source) {
     if (source_ != source) {
       replaced = std::exchange(source_, source);
       stalled_ = false;
+      under_way_ = 0;  // a new stream begins each piece anew
     }
     stall = stalled_ = Take(source->chunk(), &done) == Taken::kStalled;
   }

@@ -64,12 +64,14 @@ void MoveSender::Send(Operation operation) {
 }
 
 void MoveSender::Abort() {
+  std::deque<Operation> failed;
   {
     base::MutexLock lock(&mutex_);
     aborted_ = true;
     if (stream_ != nullptr) stream_->Cancel();
+    failed = TakeAll();
   }
-  Fail(absl::AbortedError("transfer aborted"));
+  Fail(std::move(failed), absl::AbortedError("transfer aborted"));
 }
 
 void MoveSender::WriteNext() {
@@ -116,22 +118,24 @@ void MoveSender::OnWritten(Stream* stream, bool ok) {
 }
 
 void MoveSender::OnClosed(Stream* stream) {
+  std::deque<Operation> failed;
   {
     base::MutexLock lock(&mutex_);
     if (stream != stream_.get()) return;
     stream_ = nullptr;
     writing_ = false;
+    // In the same step: what is sent from now on belongs to the next stream.
+    failed = TakeAll();
   }
-  Fail(absl::UnavailableError("peer is gone"));
+  Fail(std::move(failed), absl::UnavailableError("peer is gone"));
 }
 
-void MoveSender::Fail(const absl::Status& status) {
-  std::deque<Operation> failed;
-  {
-    base::MutexLock lock(&mutex_);
-    failed.swap(operations_);
-    offset_ = 0;
-  }
+std::deque<MoveSender::Operation> MoveSender::TakeAll() {
+  offset_ = 0;
+  return std::exchange(operations_, {});
+}
+
+void MoveSender::Fail(std::deque<Operation> failed, const absl::Status& status) {
   for (Operation& operation : failed) operation.on_done(status);
 }
 

@@ -39,7 +39,8 @@ class MoveSender : public std::enable_shared_from_this<MoveSender> {
   void OnWritten(Stream* stream, bool ok);
   void OnClosed(Stream* stream);
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Fail(const absl::Status& status);
+  std::deque<Operation> TakeAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void Fail(std::deque<Operation> failed, const absl::Status& status);
 
   const scheduler::Incarnation self_;
   const scheduler::Incarnation peer_;
