@@ -2,11 +2,11 @@
 
 #include <sys/socket.h>
 
-#include <cerrno>
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/error.hpp>
+#include <cerrno>
 #include <limits>
 #include <utility>
 
@@ -265,8 +265,7 @@ void HttpSession::WatchForDeparture() {
     if (error) return self->Close();
     // The wake may be that of bytes which were read already: only a look at the socket tells.
     char byte = 0;
-    const ssize_t seen =
-        recv(self->socket_.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    const ssize_t seen = recv(self->socket_.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     if (seen > 0) return;
     if (seen < 0 && (errno == EAGAIN || errno == EINTR)) return self->WatchForDeparture();
     self->Close();
