@@ -191,7 +191,10 @@ bool ClusterScheduler::Adopt(Request* request, std::vector<Found>* found) {
       return true;
     }
     // Kept KV is good under any epoch; a prefill that runs must be allowed to stream.
-    const bool useful = report.state == TaskState::kDelivered || current;
+    // But what it covers is known only while no token was sent: later, it may have been assigned
+    // before or after any of them, and a decode worker must be told exactly.
+    const bool covers_prompt = request->submit.tokens_sent == 0;
+    const bool useful = covers_prompt && (report.state == TaskState::kDelivered || current);
     if (report.stage != Stage::kPrefill || !useful) continue;
     if (prefill == nullptr || report.epoch > prefill->report.epoch) prefill = &task;
   }

@@ -29,6 +29,12 @@ engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots) {
                      .num_layers = 1,
                      .max_position = kMaxPosition};
   config.tokens = {.vocab_size = kVocabulary, .stop_token_ids = {kStopToken}, .stop_one_in = 40};
+  // Slow enough that faults find requests in every state.
+  config.cost = {.step_fixed = 0.03,
+                 .encode_fixed = 0.02,
+                 .encode_per_patch = 1e-3,
+                 .prefill_per_token = 5e-4,
+                 .decode_per_sequence = 2e-3};
   config.payload = engine::FakePayload::kCarried;
   return config;
 }

@@ -190,11 +190,35 @@ void Cluster::Submit() {
 
 bool Cluster::Step(base::TimePoint until) { return world.Step(until); }
 
+std::string Cluster::Describe() const {
+  std::string text;
+  for (const auto& [id, scheduler] : schedulers) {
+    const auto snapshot = scheduler->machine.Snapshot(world.now());
+    const scheduler::RequestCounts& counts = snapshot.requests;
+    absl::StrAppend(&text, "scheduler ", id.value(), ": term ", snapshot.id.term, ", workers ",
+                    snapshot.workers.size(), ", gateways ", snapshot.gateways.size(), ", queued ",
+                    counts.queued, ", prefilling ", counts.prefilling, ", awaiting decode ",
+                    counts.awaiting_decode, ", handing over ", counts.handing_over, ", decoding ",
+                    counts.decoding, ", finishing ", counts.finishing);
+    absl::StrAppend(&text, snapshot.recovering ? ", recovering\n" : "\n");
+  }
+  for (const auto& [id, worker] : workers) {
+    for (const scheduler::TaskReport& task : worker->stage.Report(true).tasks) {
+      absl::StrAppend(&text, "worker ", id.value(), ": ", ToString(task.stage), " ",
+                      ToString(task.task), " of ", ToString(task.request), " state ",
+                      static_cast<int>(task.state), " epoch ", task.epoch.value(), " item ",
+                      task.item, " consumer ", task.consumer.number, " producer ",
+                      task.producer.number, " landed ", task.items_landed.size(), "\n");
+    }
+  }
+  return text;
+}
+
 std::string Cluster::NotAtRest() const {
   for (const auto& [id, gateway] : gateways) {
     if (gateway->delivery.num_live() > 0) {
       return absl::StrCat("gateway ", id.value(), " has ", gateway->delivery.num_live(),
-                          " live requests");
+                          " live requests; ", Describe());
     }
   }
   for (const auto& [id, worker] : workers) {

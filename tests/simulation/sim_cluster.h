@@ -81,6 +81,8 @@ class Cluster {
   bool Step(base::TimePoint until);
   // Everything that was held has been given back and every request has ended; why not, otherwise.
   std::string NotAtRest() const;
+  // Every scheduler and every task, for a failure's message.
+  std::string Describe() const;
 
   World world;
   std::map<Incarnation, std::unique_ptr<SimWorker>> workers;

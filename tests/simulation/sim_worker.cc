@@ -162,6 +162,11 @@ void SimWorker::Do(const scheduler::DropInput& action) {
 
 void SimWorker::Do(const scheduler::SendTransfer& action) {
   const Incarnation peer = action.peer.incarnation;
+  const auto* deny = std::get_if<scheduler::Deny>(&action.message);
+  if (deny != nullptr && deny->reason == scheduler::Deny::Reason::kMismatch &&
+      cluster_.failure.empty()) {
+    cluster_.failure = "an honest worker was told that its transfer is unlike the reservation";
+  }
   world_.Send(Stream::kTransfer, id(), peer,
               [&cluster = cluster_, from = id(), peer, message = action.message] {
                 cluster.workers.at(peer)->stage.OnTransferMessage(from, message,
