@@ -4,6 +4,7 @@
 // as one batch. Not a queue without end: beyond its bound a message is refused.
 
 #include <cstdint>
+#include <deque>
 #include <type_traits>
 #include <utility>
 
@@ -16,22 +17,32 @@ template <typename Batch>
 class StreamOut {
  public:
   using Message = std::decay_t<decltype(std::declval<Batch>().messages(0))>;
-  static constexpr int kMaxPending = 1 << 16;
+  static constexpr size_t kMaxPending = 1 << 16;
+  static constexpr size_t kMaxPendingBytes = size_t{64} << 20;
+  // A batch ends with the message that passes this: a quarter of what an internal server accepts,
+  // so that whatever gathered while the peer slept does not break the stream when it wakes.
+  static constexpr size_t kBatchBytes = size_t{1} << 20;
 
   // False when the bound is reached.
   bool Add(Message&& message) {
-    if (pending_.messages_size() >= kMaxPending) return false;
-    *pending_.add_messages() = std::move(message);
+    const size_t bytes = message.ByteSizeLong();
+    if (pending_.size() >= kMaxPending || pending_bytes_ + bytes > kMaxPendingBytes) return false;
+    pending_bytes_ += bytes;
+    pending_.push_back({std::move(message), bytes});
     return true;
   }
 
-  // Fills `writing()` with what has gathered. False when there is nothing.
+  // Fills `writing()` with what has gathered, up to a batch's size. False when there is nothing.
   bool Next() {
-    if (pending_.messages_size() == 0) return false;
+    if (pending_.empty()) return false;
     writing_.Clear();
-    writing_.Swap(&pending_);
     *writing_.mutable_envelope() = envelope_;
     writing_.mutable_envelope()->set_sequence(next_sequence_);
+    for (size_t bytes = 0; !pending_.empty() && bytes < kBatchBytes; pending_.pop_front()) {
+      bytes += pending_.front().bytes;
+      pending_bytes_ -= pending_.front().bytes;
+      *writing_.add_messages() = std::move(pending_.front().message);
+    }
     next_sequence_ += writing_.messages_size();
     return true;
   }
@@ -42,7 +53,12 @@ class StreamOut {
   const v1::Envelope& envelope() const { return envelope_; }
 
  private:
-  Batch pending_;
+  struct Pending {
+    Message message;
+    size_t bytes = 0;
+  };
+  std::deque<Pending> pending_;
+  size_t pending_bytes_ = 0;
   Batch writing_;
   v1::Envelope envelope_;
   uint64_t next_sequence_ = 1;
