@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -32,8 +33,8 @@ class ControlClient {
   using Message = typename Stream::Message;
   struct Callbacks {
     typename Stream::Start start;
-    // Made anew for each connection; the first message on it.
-    std::function<Message(scheduler::SchedulerId highest_seen)> hello;
+    // Made anew for each connection; the first message on it. Nullopt: not now, ask again later.
+    std::function<std::optional<Message>(scheduler::SchedulerId highest_seen)> hello;
     std::function<void(scheduler::SchedulerId)> on_welcome;
     std::function<void(In&)> on_batch;  // the one with the welcome too
     std::function<void()> on_lost;
@@ -97,13 +98,13 @@ class ControlClient {
     envelope.set_sender_incarnation(self_.value());
     const scheduler::SchedulerId highest = highest_;
     mutex_.Unlock();
-    Message hello = callbacks_.hello(highest);
+    std::optional<Message> hello = callbacks_.hello(highest);
     mutex_.Lock();
+    if (!hello.has_value() || stopping_) return;
     stream_ = Stream::Open(
         callbacks_.start, std::move(envelope), [this](In& batch) { OnBatch(batch); },
         [this](const grpc::Status& status) { OnClosed(status); });
-    stream_->Send(std::move(hello));
-    if (stopping_) stream_->Close();
+    stream_->Send(*std::move(hello));
   }
 
   void OnBatch(In& batch) {

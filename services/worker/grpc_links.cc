@@ -43,8 +43,8 @@ GrpcLinks::~GrpcLinks() {
   control_.reset();
   base::MutexLock lock(&mutex_);
   stopping_ = true;
-  for (auto& [peer, stream] : tokens_) stream->Close();
-  for (auto& [peer, stream] : handshakes_) stream->Close();
+  for (auto& [peer, numbered] : tokens_) numbered.stream->Close();
+  for (auto& [peer, numbered] : handshakes_) numbered.stream->Close();
   while (open_streams_ > 0) closed_.Wait(&mutex_);
 }
 
@@ -77,7 +77,9 @@ void GrpcLinks::SetDraining() {
   draining_ = true;
 }
 
-v1::WorkerToScheduler GrpcLinks::Hello(scheduler::SchedulerId highest_seen) {
+std::optional<v1::WorkerToScheduler> GrpcLinks::Hello(scheduler::SchedulerId highest_seen) {
+  std::optional<scheduler::WorkerReport> report = loop_->ReportForHello();
+  if (!report.has_value()) return std::nullopt;
   scheduler::WorkerHello hello;
   hello.profile = profile_;
   hello.highest_seen = highest_seen;
@@ -85,7 +87,7 @@ v1::WorkerToScheduler GrpcLinks::Hello(scheduler::SchedulerId highest_seen) {
     base::MutexLock lock(&mutex_);
     hello.draining = draining_;
   }
-  hello.report = loop_->ReportForHello();
+  hello.report = *std::move(report);
   v1::WorkerToScheduler message;
   *message.mutable_hello() = services::ToProto(hello);
   return message;
@@ -149,15 +151,16 @@ v1::Envelope GrpcLinks::EnvelopeTo(Incarnation peer) const {
 std::shared_ptr<GrpcLinks::TokenStream> GrpcLinks::TokensTo(const scheduler::PeerAddress& gateway) {
   base::MutexLock lock(&mutex_);
   if (stopping_) return nullptr;
-  std::shared_ptr<TokenStream>& stream = tokens_[gateway.incarnation];
+  auto& [number, stream] = tokens_[gateway.incarnation];
   if (stream != nullptr) return stream;
+  number = ++last_number_;
   // The stub lives as long as the stream: the callback below holds it.
   std::shared_ptr<v1::Tokens::Stub> stub = v1::Tokens::NewStub(base::Connect(gateway.address));
   const Incarnation peer = gateway.incarnation;
   stream = TokenStream::Open(
       [&](grpc::ClientContext* context, auto* reactor) { stub->async()->Stream(context, reactor); },
       EnvelopeTo(peer), [this](v1::TokenReplies& replies) { OnTokenReplies(replies); },
-      [this, peer, stub](const grpc::Status&) { OnTokensClosed(peer); });
+      [this, peer, number = number, stub](const grpc::Status&) { OnTokensClosed(peer, number); });
   ++open_streams_;
   return stream;
 }
@@ -165,7 +168,7 @@ std::shared_ptr<GrpcLinks::TokenStream> GrpcLinks::TokensTo(const scheduler::Pee
 std::shared_ptr<GrpcLinks::Handshake> GrpcLinks::HandshakeTo(const scheduler::PeerAddress& peer) {
   base::MutexLock lock(&mutex_);
   if (stopping_) return nullptr;
-  std::shared_ptr<Handshake>& stream = handshakes_[peer.incarnation];
+  auto& [number, stream] = handshakes_[peer.incarnation];
   if (stream != nullptr) return stream;
   std::string address = peer.address;
   if (address.empty()) address = addresses_[peer.incarnation];
@@ -173,12 +176,15 @@ std::shared_ptr<GrpcLinks::Handshake> GrpcLinks::HandshakeTo(const scheduler::Pe
     handshakes_.erase(peer.incarnation);
     return nullptr;
   }
+  number = ++last_number_;
   std::shared_ptr<v1::Transfer::Stub> stub = v1::Transfer::NewStub(base::Connect(address));
   const Incarnation id = peer.incarnation;
-  stream = Handshake::Open([&](grpc::ClientContext* context,
-                               auto* reactor) { stub->async()->Handshake(context, reactor); },
-                           EnvelopeTo(id), [](v1::HandshakeClosed&) {},
-                           [this, id, stub](const grpc::Status&) { OnHandshakeClosed(id); });
+  stream = Handshake::Open(
+      [&](grpc::ClientContext* context, auto* reactor) {
+        stub->async()->Handshake(context, reactor);
+      },
+      EnvelopeTo(id), [](v1::HandshakeClosed&) {},
+      [this, id, number = number, stub](const grpc::Status&) { OnHandshakeClosed(id, number); });
   ++open_streams_;
   v1::TransferMessage hello;
   hello.mutable_hello()->set_address(profile_.address);
@@ -196,11 +202,13 @@ void GrpcLinks::OnTokenReplies(const v1::TokenReplies& replies) {
   loop_->PostTokenReplies(std::move(plain));
 }
 
-void GrpcLinks::OnTokensClosed(Incarnation gateway) {
+void GrpcLinks::OnTokensClosed(Incarnation gateway, uint64_t number) {
   bool again = false;
   {
     base::MutexLock lock(&mutex_);
-    again = !stopping_ && tokens_.erase(gateway) > 0;
+    auto it = tokens_.find(gateway);
+    again = !stopping_ && it != tokens_.end() && it->second.number == number;
+    if (again) tokens_.erase(it);
   }
   // What was not acknowledged goes out again, on a new stream that waits for the gateway.
   if (again) loop_->PostTokenStreamReset(gateway);
@@ -209,9 +217,10 @@ void GrpcLinks::OnTokensClosed(Incarnation gateway) {
   closed_.NotifyAll();
 }
 
-void GrpcLinks::OnHandshakeClosed(Incarnation peer) {
+void GrpcLinks::OnHandshakeClosed(Incarnation peer, uint64_t number) {
   base::MutexLock lock(&mutex_);
-  handshakes_.erase(peer);
+  auto it = handshakes_.find(peer);
+  if (it != handshakes_.end() && it->second.number == number) handshakes_.erase(it);
   --open_streams_;
   closed_.NotifyAll();
 }
@@ -221,11 +230,11 @@ void GrpcLinks::ForgetPeer(Incarnation peer) {
   base::MutexLock lock(&mutex_);
   addresses_.erase(peer);
   if (auto it = tokens_.find(peer); it != tokens_.end()) {
-    it->second->Close();
+    it->second.stream->Close();
     tokens_.erase(it);
   }
   if (auto it = handshakes_.find(peer); it != handshakes_.end()) {
-    it->second->Close();
+    it->second.stream->Close();
     handshakes_.erase(it);
   }
 }

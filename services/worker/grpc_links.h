@@ -5,6 +5,7 @@
 // broke; what is lost with one is healed by the machines at both ends.
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -57,13 +58,13 @@ class GrpcLinks final : public WorkerLinks {
   using TokenStream = ClientStream<v1::TokenBatches, v1::TokenReplies>;
   using Handshake = ClientStream<v1::TransferMessageBatch, v1::HandshakeClosed>;
 
-  v1::WorkerToScheduler Hello(scheduler::SchedulerId highest_seen);
+  std::optional<v1::WorkerToScheduler> Hello(scheduler::SchedulerId highest_seen);
   void OnControlBatch(const v1::SchedulerToWorkerBatch& batch);
   std::shared_ptr<TokenStream> TokensTo(const scheduler::PeerAddress& gateway);
   std::shared_ptr<Handshake> HandshakeTo(const scheduler::PeerAddress& peer);
   void OnTokenReplies(const v1::TokenReplies& replies);
-  void OnTokensClosed(scheduler::Incarnation gateway);
-  void OnHandshakeClosed(scheduler::Incarnation peer);
+  void OnTokensClosed(scheduler::Incarnation gateway, uint64_t number);
+  void OnHandshakeClosed(scheduler::Incarnation peer, uint64_t number);
   v1::Envelope EnvelopeTo(scheduler::Incarnation peer) const;
 
   scheduler::WorkerProfile profile_;
@@ -76,10 +77,17 @@ class GrpcLinks final : public WorkerLinks {
 
   mutable base::Mutex mutex_;
   base::CondVar closed_;
-  // Streams are shared with gRPC, which holds them until they are done.
-  absl::flat_hash_map<scheduler::Incarnation, std::shared_ptr<TokenStream>> tokens_
+  // A stream to a peer, shared with gRPC, which holds it until it is done. Its number tells it from
+  // the peer's next one: a stream that ends late must not take that out of the map.
+  template <typename Stream>
+  struct Numbered {
+    uint64_t number = 0;
+    std::shared_ptr<Stream> stream;
+  };
+  uint64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::flat_hash_map<scheduler::Incarnation, Numbered<TokenStream>> tokens_
       ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<scheduler::Incarnation, std::shared_ptr<Handshake>> handshakes_
+  absl::flat_hash_map<scheduler::Incarnation, Numbered<Handshake>> handshakes_
       ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<scheduler::Incarnation, std::string> addresses_ ABSL_GUARDED_BY(mutex_);
   int open_streams_ ABSL_GUARDED_BY(mutex_) = 0;

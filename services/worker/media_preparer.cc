@@ -25,6 +25,7 @@ bool MediaPreparer::Prepare(ItemMedia media, OnReady on_ready) {
 
 void MediaPreparer::Run() {
   while (std::optional<Work> work = queue_.Pop()) {
+    if (queue_.closed()) return;  // nobody waits for what is still queued
     const base::TimePoint begin = clock_.Now();
     absl::StatusOr<engine::EncodeInput> input = Patches(work->media);
     work->on_ready(std::move(input), clock_.Now() - begin);

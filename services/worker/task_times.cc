@@ -23,17 +23,28 @@ void TaskTimes::OnSubmit(const scheduler::StepPlan& plan, base::TimePoint now) {
 
 void TaskTimes::OnTransferMessage(const scheduler::TransferMessage& message, base::TimePoint now) {
   const auto* ready = std::get_if<scheduler::Ready>(&message);
-  if (ready == nullptr || pieces_.size() >= kMaxTasks) return;
-  pieces_.try_emplace({ready->key, ready->index}, Piece{*ready, now});
+  if (ready == nullptr) return;
+  // Without a record of its consumer nobody would forget the piece.
+  if (!records_.contains(ready->key.consumer)) return;
+  auto& pieces = pieces_[ready->key.consumer];
+  if (pieces.size() >= kMaxPieces) return;
+  pieces.try_emplace({ready->key, ready->index}, Piece{*ready, now});
+}
+
+void TaskTimes::Forget(scheduler::TaskId task) {
+  records_.erase(task);
+  pieces_.erase(task);
 }
 
 std::optional<TaskTimes::Landed> TaskTimes::OnAcknowledged(
     const scheduler::PieceAcknowledged& message, base::TimePoint now) {
-  auto piece = pieces_.find({message.key, message.index});
-  if (piece == pieces_.end()) return std::nullopt;
+  auto pieces = pieces_.find(message.key.consumer);
+  if (pieces == pieces_.end()) return std::nullopt;
+  auto piece = pieces->second.find({message.key, message.index});
+  if (piece == pieces->second.end()) return std::nullopt;
   const Landed landed{piece->second.ready.range.kind, piece->second.ready.bytes,
                       now - piece->second.begin};
-  pieces_.erase(piece);
+  pieces->second.erase(piece);
   if (message.verdict == scheduler::PieceAcknowledged::Verdict::kCorrupt) return std::nullopt;
   auto record = records_.find(message.key.consumer);
   if (record != records_.end()) {

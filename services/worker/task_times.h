@@ -31,7 +31,8 @@ class TaskTimes {
   };
   std::optional<Landed> OnAcknowledged(const scheduler::PieceAcknowledged& message,
                                        base::TimePoint now);
-  void Forget(scheduler::TaskId task) { records_.erase(task); }
+  // The task is over: also pieces that were announced to it and never checked in.
+  void Forget(scheduler::TaskId task);
 
   // An encode task of this step has ended: whom to tell, and what.
   struct Finished {
@@ -45,6 +46,7 @@ class TaskTimes {
 
  private:
   static constexpr size_t kMaxTasks = 1 << 16;
+  static constexpr size_t kMaxPieces = 1 << 12;  // of one consumer
   struct Record {
     scheduler::PullRequest request;
     scheduler::PeerAddress gateway;
@@ -57,7 +59,10 @@ class TaskTimes {
     base::TimePoint begin;
   };
   absl::flat_hash_map<scheduler::TaskId, Record> records_;
-  absl::flat_hash_map<std::pair<scheduler::TransferKey, int32_t>, Piece> pieces_;
+  // By consumer.
+  absl::flat_hash_map<scheduler::TaskId,
+                      absl::flat_hash_map<std::pair<scheduler::TransferKey, int32_t>, Piece>>
+      pieces_;
 };
 
 }  // namespace triptych::services

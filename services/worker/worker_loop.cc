@@ -18,9 +18,7 @@ WorkerLoop::WorkerLoop(scheduler::StageConfig config, WorkerLoopParts parts)
   next_report_ = parts_.clock.Now() + kReportInterval;
 }
 
-WorkerLoop::~WorkerLoop() {
-  Stop();
-}
+WorkerLoop::~WorkerLoop() { Stop(); }
 
 void WorkerLoop::Stop() {
   events_.Close();
@@ -48,15 +46,20 @@ void WorkerLoop::Start() {
 }
 
 bool WorkerLoop::Post(Event event) {
-  // Full means a peer floods us: its message is dropped, and the machines' timers heal that.
   if (events_.TryPush(std::move(event))) return true;
+  if (!events_.closed()) parts_.metrics.OnDroppedEvent();
+  return false;
+}
+
+bool WorkerLoop::PostFromPeer(Event event) {
+  if (events_.size() < kMaxPeerEvents) return Post(std::move(event));
   parts_.metrics.OnDroppedEvent();
   return false;
 }
 
 void WorkerLoop::PostScheduler(std::vector<scheduler::SchedulerToWorker> messages) {
   const size_t count = messages.size();
-  const bool posted = Post([this, messages = std::move(messages)](TimePoint now) {
+  const bool posted = PostFromPeer([this, messages = std::move(messages)](TimePoint now) {
     for (const auto& message : messages) stage_.Handle(message, now);
     handled_sequence_ += messages.size();
   });
@@ -83,7 +86,7 @@ void WorkerLoop::PostMedia(scheduler::TaskId task, absl::StatusOr<engine::Encode
 
 void WorkerLoop::PostTransfer(scheduler::Incarnation peer,
                               std::vector<scheduler::TransferMessage> messages) {
-  Post([this, peer, messages = std::move(messages)](TimePoint now) {
+  PostFromPeer([this, peer, messages = std::move(messages)](TimePoint now) {
     for (const auto& message : messages) {
       times_.OnTransferMessage(message, now);
       stage_.OnTransferMessage(peer, message, now);
@@ -92,7 +95,7 @@ void WorkerLoop::PostTransfer(scheduler::Incarnation peer,
 }
 
 void WorkerLoop::PostTokenReplies(std::vector<scheduler::TokenReply> replies) {
-  Post([this, replies = std::move(replies)](TimePoint now) {
+  PostFromPeer([this, replies = std::move(replies)](TimePoint now) {
     for (const auto& reply : replies) stage_.OnTokenReply(reply, now);
   });
 }

@@ -72,8 +72,11 @@ class WorkerLoop {
 
  private:
   using Event = std::function<void(base::TimePoint now)>;
-  // False when the event was dropped.
+  // What this process caused: bounded by what is under way, so there is always room for it.
   bool Post(Event event);
+  // What a peer sent. False when the queue is so long that the event was dropped: a peer floods us,
+  // and the machines' timers heal what is lost.
+  bool PostFromPeer(Event event);
   void OnStepResult(scheduler::StepResult result, base::TimePoint now);
   void Run();
   void RunActions(base::TimePoint now);
@@ -93,7 +96,8 @@ class WorkerLoop {
   void Do(const scheduler::AbortPeer& action, base::TimePoint now);
 
   // Small enough that a flood is noticed, large enough for every peer's bounded streams.
-  static constexpr size_t kMaxEvents = 1 << 17;
+  static constexpr size_t kMaxPeerEvents = 1 << 17;
+  static constexpr size_t kMaxEvents = 2 * kMaxPeerEvents;
   static constexpr base::Duration kReportInterval = std::chrono::milliseconds(100);
   static constexpr int kReportsAnInventory = 10;
 
