@@ -11,6 +11,9 @@
 namespace triptych::services {
 namespace {
 
+// A reactor that nobody finishes would keep the server from ending.
+grpc::Status Overrun() { return {grpc::StatusCode::UNAVAILABLE, "overrun, or stopping"}; }
+
 const char* StateOf(bool draining, base::Duration silent_for) {
   if (silent_for > std::chrono::seconds(1)) return "silent";
   return draining ? "draining" : "ready";
@@ -68,10 +71,12 @@ grpc::ServerUnaryReactor* ClusterService::GetSnapshot(grpc::CallbackServerContex
                                                       const v1::GetSnapshotRequest*,
                                                       v1::ClusterSnapshot* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  core_->PostSnapshot([this, reactor, response](const scheduler::ClusterSnapshot& snapshot) {
-    Write(snapshot, self_, response);
-    reactor->Finish(grpc::Status::OK);
-  });
+  const bool posted =
+      core_->PostSnapshot([this, reactor, response](const scheduler::ClusterSnapshot& snapshot) {
+        Write(snapshot, self_, response);
+        reactor->Finish(grpc::Status::OK);
+      });
+  if (!posted) reactor->Finish(Overrun());
   return reactor;
 }
 
@@ -79,8 +84,10 @@ grpc::ServerUnaryReactor* ClusterService::Drain(grpc::CallbackServerContext* con
                                                 const v1::DrainRequest* request,
                                                 v1::DrainResponse*) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  core_->PostDrain(request->name(),
-                   [reactor](absl::Status status) { reactor->Finish(base::ToGrpc(status)); });
+  const bool posted = core_->PostDrain(request->name(), [reactor](const absl::Status& status) {
+    reactor->Finish(base::ToGrpc(status));
+  });
+  if (!posted) reactor->Finish(Overrun());
   return reactor;
 }
 
@@ -93,16 +100,18 @@ class ClusterService::WatchStream final : public grpc::ServerWriteReactor<v1::Cl
   }
 
   void OnWriteDone(bool ok) override {
-    if (!ok) {
-      FinishOnce();
+    base::MutexLock lock(&mutex_);
+    if (!ok || cancelled_) {
+      Finish(grpc::Status::CANCELLED);
       return;
     }
     alarm_.Set(std::chrono::system_clock::now() + interval_, [this](bool) { Ask(); });
   }
-  // The alarm or the write under way comes back soon, and ends the stream then.
+  // The alarm, or the snapshot or write under way, comes back at once and ends the stream.
   void OnCancel() override {
     base::MutexLock lock(&mutex_);
     cancelled_ = true;
+    alarm_.Cancel();
   }
   void OnDone() override { delete this; }
 
@@ -115,13 +124,14 @@ class ClusterService::WatchStream final : public grpc::ServerWriteReactor<v1::Cl
         return;
       }
     }
-    service_->core_->PostSnapshot([this](const scheduler::ClusterSnapshot& snapshot) {
-      message_.Clear();
-      Write(snapshot, service_->self_, &message_);
-      StartWrite(&message_);
-    });
+    const bool posted =
+        service_->core_->PostSnapshot([this](const scheduler::ClusterSnapshot& snapshot) {
+          message_.Clear();
+          Write(snapshot, service_->self_, &message_);
+          StartWrite(&message_);
+        });
+    if (!posted) Finish(Overrun());
   }
-  void FinishOnce() { Finish(grpc::Status::OK); }
 
   ClusterService* const service_;
   const std::chrono::milliseconds interval_;

@@ -22,18 +22,20 @@ SchedulerCore::SchedulerCore(scheduler::ClusterConfig config, Incarnation own,
       next_metrics_(clock.Now()),
       thread_([this] { Run(); }) {}
 
-SchedulerCore::~SchedulerCore() {
+void SchedulerCore::Stop() {
   events_.Close();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
-void SchedulerCore::Post(Event event) {
-  if (!events_.TryPush(std::move(event))) metrics_.OnDroppedEvent();
+bool SchedulerCore::Post(Event event) {
+  if (events_.TryPush(std::move(event))) return true;
+  if (!events_.closed()) metrics_.OnDroppedEvent();
+  return false;
 }
 
 void SchedulerCore::PostWorkerHello(std::shared_ptr<WorkerStream> stream,
                                     scheduler::WorkerHello hello) {
-  Post([this, stream = std::move(stream), hello = std::move(hello)](TimePoint now) {
+  const bool posted = Post([this, stream, hello = std::move(hello)](TimePoint now) {
     const Incarnation worker = hello.profile.incarnation;
     if (lost_workers_.contains(worker.value())) {
       stream->Close({grpc::StatusCode::FAILED_PRECONDITION, "this incarnation was lost"});
@@ -50,11 +52,13 @@ void SchedulerCore::PostWorkerHello(std::shared_ptr<WorkerStream> stream,
     welcome.mutable_welcome();
     stream->Send(std::move(welcome));
   });
+  // A peer that is never welcomed must not wait for ever: it tries again.
+  if (!posted) stream->Close({grpc::StatusCode::UNAVAILABLE, "try again"});
 }
 
 void SchedulerCore::PostGatewayHello(std::shared_ptr<GatewayStream> stream,
                                      scheduler::GatewayHello hello) {
-  Post([this, stream = std::move(stream), hello = std::move(hello)](TimePoint now) {
+  const bool posted = Post([this, stream, hello = std::move(hello)](TimePoint now) {
     log_.Info("gateway connected", {}, {{"name", hello.name}, {"live", hello.live.size()}});
     std::shared_ptr<GatewayStream>& slot = gateways_[hello.incarnation];
     if (slot != nullptr) slot->Close(grpc::Status(grpc::StatusCode::ABORTED, "replaced"));
@@ -65,6 +69,7 @@ void SchedulerCore::PostGatewayHello(std::shared_ptr<GatewayStream> stream,
     welcome.mutable_welcome();
     stream->Send(std::move(welcome));
   });
+  if (!posted) stream->Close({grpc::StatusCode::UNAVAILABLE, "try again"});
 }
 
 void SchedulerCore::PostWorkerMessages(Incarnation worker,
@@ -87,10 +92,9 @@ void SchedulerCore::PostClosed(const WorkerStream* stream) {
     if (it == workers_.end() || it->second.get() != stream) return;
     log_.Warning("worker lost", {}, {{"incarnation", static_cast<int64_t>(peer.value())}});
     workers_.erase(it);
-    if (lost_workers_.size() >= kMaxLost) lost_workers_.clear();
-    lost_workers_.insert(peer.value());
-    cluster_.OnPeerLost(peer, now);
+    RememberLost(peer);
     TellPeerGone(peer);
+    cluster_.OnPeerLost(peer, now);
   });
 }
 
@@ -100,17 +104,17 @@ void SchedulerCore::PostClosed(const GatewayStream* stream) {
     if (it == gateways_.end() || it->second.get() != stream) return;
     log_.Warning("gateway lost", {}, {{"incarnation", static_cast<int64_t>(peer.value())}});
     gateways_.erase(it);
-    cluster_.OnPeerLost(peer, now);
     TellPeerGone(peer);
+    cluster_.OnPeerLost(peer, now);
   });
 }
 
-void SchedulerCore::PostSnapshot(OnSnapshot done) {
-  Post([this, done = std::move(done)](TimePoint now) { done(cluster_.Snapshot(now)); });
+bool SchedulerCore::PostSnapshot(OnSnapshot done) {
+  return Post([this, done = std::move(done)](TimePoint now) { done(cluster_.Snapshot(now)); });
 }
 
-void SchedulerCore::PostDrain(std::string name, std::function<void(absl::Status)> done) {
-  Post([this, name = std::move(name), done = std::move(done)](TimePoint now) {
+bool SchedulerCore::PostDrain(std::string name, std::function<void(absl::Status)> done) {
+  return Post([this, name = std::move(name), done = std::move(done)](TimePoint now) {
     for (const auto& worker : cluster_.Snapshot(now).workers) {
       if (worker.profile.name != name) continue;
       cluster_.Drain(worker.profile.incarnation, now);
@@ -127,7 +131,12 @@ void SchedulerCore::Run() {
     std::deque<Event> events = events_.PopAll(until);
     if (events.empty() && events_.closed()) return;
     TimePoint now = clock_.Now();
-    for (Event& event : events) event(now);
+    for (Event& event : events) {
+      event(now);
+      // At once: what an event says to streams itself (welcome, a peer that is gone) must not
+      // overtake what earlier events have decided.
+      RunActions();
+    }
     cluster_.OnTime(now);
     RunActions();
     if (now >= next_metrics_) {
@@ -138,7 +147,9 @@ void SchedulerCore::Run() {
 }
 
 void SchedulerCore::RunActions() {
-  if (stamped_ != cluster_.id()) StampStreams();
+  const bool another_id = stamped_ != cluster_.id();
+  if (another_id) StampStreams();
+  stepping_down_ = another_id;
   for (const scheduler::ClusterAction& action : cluster_.TakeActions()) {
     std::visit([&](const auto& a) { Do(a); }, action);
   }
@@ -154,10 +165,34 @@ void SchedulerCore::Do(const scheduler::ToGateway& action) {
   if (it != gateways_.end()) it->second->Send(ToProto(action.message));
 }
 
+// The cluster has given the peer up already. Its stream may take long to end (a stopped process
+// reads nothing), so nothing waits for that.
 void SchedulerCore::Do(const scheduler::DropPeer& action) {
-  const grpc::Status status(grpc::StatusCode::UNAVAILABLE, "given up");
-  if (auto it = workers_.find(action.peer); it != workers_.end()) it->second->Close(status);
-  if (auto it = gateways_.find(action.peer); it != gateways_.end()) it->second->Close(status);
+  const bool worker = workers_.contains(action.peer);
+  ForgetStream(&workers_, action.peer);
+  ForgetStream(&gateways_, action.peer);
+  // A scheduler that takes a higher term asks its peers to say hello again: none of them is lost.
+  if (stepping_down_) return;
+  log_.Warning("peer given up", {}, {{"incarnation", static_cast<int64_t>(action.peer.value())}});
+  if (worker) RememberLost(action.peer);
+  TellPeerGone(action.peer);
+}
+
+template <typename Stream>
+void SchedulerCore::ForgetStream(std::map<Incarnation, std::shared_ptr<Stream>>* streams,
+                                 Incarnation peer) {
+  auto it = streams->find(peer);
+  if (it == streams->end()) return;
+  it->second->Close(grpc::Status(grpc::StatusCode::UNAVAILABLE, "given up"));
+  streams->erase(it);
+}
+
+void SchedulerCore::RememberLost(Incarnation worker) {
+  if (!lost_workers_.insert(worker.value()).second) return;
+  lost_in_order_.push_back(worker.value());
+  if (lost_in_order_.size() <= kMaxLost) return;
+  lost_workers_.erase(lost_in_order_.front());
+  lost_in_order_.pop_front();
 }
 
 void SchedulerCore::TellPeerGone(Incarnation peer) {

@@ -5,6 +5,7 @@
 //
 // Thread rule: Post* may be called from any thread and never block.
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -30,8 +31,11 @@ class SchedulerCore {
   // Borrows all. `own` is drawn at random.
   SchedulerCore(scheduler::ClusterConfig config, scheduler::Incarnation own,
                 const base::Clock& clock, base::Logger& log, SchedulerMetrics& metrics);
-  // Ends the thread; streams that are open see no more of it.
-  ~SchedulerCore();
+  ~SchedulerCore() { Stop(); }
+  // Ends the thread; streams that are open see no more of it, and what is posted from now on is
+  // dropped. To be called before the server ends: the streams that it closes are then no losses,
+  // and the work that runs goes on without a scheduler.
+  void Stop();
 
   // Streams are shared: gRPC holds them until they are done.
   void PostWorkerHello(std::shared_ptr<WorkerStream> stream, scheduler::WorkerHello hello);
@@ -44,19 +48,24 @@ class SchedulerCore {
   void PostClosed(const GatewayStream* stream);
 
   using OnSnapshot = std::function<void(scheduler::ClusterSnapshot)>;
-  // `done` is called on the core's thread.
-  void PostSnapshot(OnSnapshot done);
-  void PostDrain(std::string name, std::function<void(absl::Status)> done);
+  // `done` is called on the core's thread; never when the answer is false: the core is overrun or
+  // has been stopped.
+  bool PostSnapshot(OnSnapshot done);
+  bool PostDrain(std::string name, std::function<void(absl::Status)> done);
 
  private:
   using Event = std::function<void(base::TimePoint now)>;
 
-  void Post(Event event);
+  bool Post(Event event);
   void Run();
   void RunActions();
   void Do(const scheduler::ToWorker& action);
   void Do(const scheduler::ToGateway& action);
   void Do(const scheduler::DropPeer& action);
+  template <typename Stream>
+  void ForgetStream(std::map<scheduler::Incarnation, std::shared_ptr<Stream>>* streams,
+                    scheduler::Incarnation peer);
+  void RememberLost(scheduler::Incarnation worker);
   void TellPeerGone(scheduler::Incarnation peer);
   void StampStreams();
   v1::Envelope EnvelopeTo(scheduler::Incarnation peer) const;
@@ -71,11 +80,13 @@ class SchedulerCore {
   SchedulerMetrics& metrics_;
   scheduler::ClusterScheduler cluster_;
   scheduler::SchedulerId stamped_;
+  bool stepping_down_ = false;  // while actions run: they come from a change of id
   std::map<scheduler::Incarnation, std::shared_ptr<WorkerStream>> workers_;
   std::map<scheduler::Incarnation, std::shared_ptr<GatewayStream>> gateways_;
   // Workers declared lost: the others have given them up, so one that comes back must do so as a
-  // new incarnation.
+  // new incarnation. The latest kMaxLost are known.
   std::unordered_set<uint64_t> lost_workers_;
+  std::deque<uint64_t> lost_in_order_;
   base::TimePoint next_metrics_;
   base::BoundedQueue<Event> events_{kMaxEvents};
   std::thread thread_;  // last: it uses everything above

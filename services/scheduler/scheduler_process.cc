@@ -59,6 +59,7 @@ absl::Status Serve(const SchedulerOptions& options) {
   std::fflush(stdout);
   WaitForShutdownSignal();
   log.Info("stopping");
+  core.Stop();
   server->Stop(std::chrono::milliseconds(200));
   return absl::OkStatus();
 }
