@@ -300,7 +300,7 @@ void TransferReceiver::PeerLost(Incarnation incarnation, base::TimePoint now) {
   lost_.Insert(incarnation);
   std::erase_if(parked_, [&](const Parked& parked) { return parked.peer == incarnation; });
   for (auto& [id, input] : inputs_) {
-    if (!input.received && input.attempt.has_value() && input.attempt->peer == incarnation) {
+    if (input.attempt.has_value() && input.attempt->peer == incarnation && !CheckedIn(input)) {
       input.attempt.reset();
     }
   }
@@ -353,6 +353,18 @@ TransferReceiver::Piece* TransferReceiver::FindPiece(const TransferKey& key, int
   if (input == nullptr) return nullptr;
   auto it = input->attempt->pieces.find(index);
   return it == input->attempt->pieces.end() ? nullptr : &it->second;
+}
+
+// Every piece was acknowledged, so its producer may have said that it delivered and be gone: what
+// is left to do is the imports.
+bool TransferReceiver::CheckedIn(const Input& input) {
+  int64_t bytes = 0;
+  for (const auto& [index, piece] : input.attempt->pieces) {
+    const bool here =
+        piece.state == Piece::State::kLanded || piece.state == Piece::State::kImported;
+    if (here) bytes += piece.ready.bytes;
+  }
+  return bytes == input.expectation.bytes;
 }
 
 void TransferReceiver::EndAttempt(Input& input) {

@@ -57,7 +57,8 @@ class TransferReceiver {
   // After PieceLanded: no step reads the buffer any more. Must follow each PieceLanded, whether the
   // piece was imported or its consumer is over.
   void Imported(BufferId buffer, base::TimePoint now);
-  // For good: its messages are ignored from now on.
+  // For good: its messages are ignored from now on. An input that was acknowledged whole is still
+  // received, once it is imported.
   void PeerLost(Incarnation peer, base::TimePoint now);
 
   void OnTime(base::TimePoint now);
@@ -132,6 +133,7 @@ class TransferReceiver {
   void GiveGo(base::TimePoint now);
   void Land(const Receive& receive, Piece& piece, Incarnation peer);
   void Complete(Input& input);
+  static bool CheckedIn(const Input& input);
   void EndAttempt(Input& input);
   void Release(BufferId buffer);
   void Say(Incarnation peer, TransferMessage message);

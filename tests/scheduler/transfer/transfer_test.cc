@@ -448,6 +448,26 @@ TEST_CASE("Transfer: a lost peer takes its transfers along, and memory waits for
   CHECK(pair.to_receiver.empty());
 }
 
+TEST_CASE("Transfer: what was acknowledged whole is received although its producer is lost",
+          "[scheduler][transfer]") {
+  Pair pair;
+  StageTwo(pair, Key(1, 2));
+  while (pair.CarryToReceiver() || pair.CarryToSender() || pair.MovePiece()) {
+  }
+  REQUIRE(pair.delivered.size() == 1);
+  REQUIRE(pair.landed.size() == 2);
+  const bool half_imported = GENERATE(false, true);
+  if (half_imported) {
+    pair.receiver.Imported(pair.landed[0].buffer, pair.clock.Now());
+    pair.landed.erase(pair.landed.begin());
+  }
+  pair.receiver.PeerLost(kProducerWorker, pair.clock.Now());
+  pair.Collect();
+  pair.ImportAll();
+  CHECK(pair.received.size() == 1);
+  CHECK(pair.AtRest());
+}
+
 TEST_CASE("Transfer: staging and landing memory stay inside their budgets",
           "[scheduler][transfer]") {
   Pair pair(/*staging=*/150, /*landing=*/100);
