@@ -44,6 +44,25 @@ void SimGateway::Handle(const scheduler::SchedulerToGateway& message) {
   delivery.OnScheduler(message, world_.now());
 }
 
+absl::StatusOr<scheduler::PulledInput> SimGateway::Pull(const scheduler::PullRequest& pull) {
+  auto input = delivery.OnPull(pull, world_.now());
+  if (input.ok() && pull.stage != scheduler::Stage::kEncode) {
+    Client& client = clients_.at(pull.request);
+    client.pulled = std::max(client.pulled, pull.epoch);
+  }
+  return input;
+}
+
+// All producers give the same tokens, so that the text cannot show whom they were taken from.
+scheduler::TokenReply SimGateway::Tokens(const scheduler::TokenBatch& batch) {
+  const scheduler::TokenReply reply = delivery.OnTokens(batch, world_.now());
+  const bool taken = reply.kind != scheduler::TokenReply::Kind::kGone;
+  if (taken && batch.epoch < clients_.at(batch.request).pulled) {
+    Violated(batch.request, "a producer behind the fence was heard");
+  }
+  return reply;
+}
+
 void SimGateway::Submit(double cancel_chance, double deadline_chance) {
   const scheduler::RequestId request{id(), ++last_request_};
   SimRequest made = MakeRequest(world_.random, request);

@@ -26,6 +26,9 @@ class SimGateway final : public ControlPeer {
   // A random request; it may be cancelled or run into its deadline on the way.
   void Submit(double cancel_chance, double deadline_chance);
 
+  absl::StatusOr<scheduler::PulledInput> Pull(const scheduler::PullRequest& pull);
+  scheduler::TokenReply Tokens(const scheduler::TokenBatch& batch);
+
   scheduler::Delivery delivery;
   // How requests ended, by code.
   std::map<absl::StatusCode, int> ends;
@@ -35,6 +38,7 @@ class SimGateway final : public ControlPeer {
   struct Client {
     std::vector<int32_t> answer;
     size_t received = 0;
+    scheduler::OutputEpoch pulled;  // the highest epoch that a producer of tokens has pulled under
     bool ended = false;
     bool cancelled = false, has_deadline = false;
   };

@@ -131,7 +131,7 @@ void SimWorker::Do(const scheduler::Pull& action) {
   world_.At(world_.Delay(), gateway,
             [this, self, gateway, answer, lost_back, &world = world_, &cluster = cluster_,
              request = action.request] {
-              auto input = cluster.gateways.at(gateway)->delivery.OnPull(request, world.now());
+              auto input = cluster.gateways.at(gateway)->Pull(request);
               if (lost_back) input = absl::UnavailableError("reset");
               world.At(world.Delay(), self, [answer, input] { answer(input); });
             });
@@ -216,7 +216,7 @@ void SimWorker::Do(const scheduler::SendTokens& action) {
       Stream::kTokens, self, gateway,
       [&cluster = cluster_, self, gateway, batch = action.batch] {
         World& world = cluster.world;
-        const auto reply = cluster.gateways.at(gateway)->delivery.OnTokens(batch, world.now());
+        const auto reply = cluster.gateways.at(gateway)->Tokens(batch);
         world.Send(
             Stream::kReplies, gateway, self,
             [&cluster, self, reply] {
