@@ -49,7 +49,10 @@ absl::StatusOr<scheduler::SubmitRequest> Read(const v1::SubmitRequest& p) {
   m.prompt_tokens = p.prompt_tokens();
   m.max_tokens = p.max_tokens();
   for (const v1::ItemCost& item : p.items()) {
-    if (item.num_tokens() <= 0 || item.patches() <= 0 || item.pixels() < 0) return OutOfRange();
+    if (item.num_tokens() <= 0 || item.patches() <= 0 || item.pixels() < 0 ||
+        item.media_bytes() < 0) {
+      return OutOfRange();
+    }
     m.items.push_back(
         {item.media_bytes(), item.pixels(), item.patches(), item.num_tokens(), item.content_key()});
   }

@@ -184,6 +184,11 @@ absl::StatusOr<scheduler::WorkerReport> Read(const v1::WorkerReport& p) {
   m.free_embedding_slots = p.free_embedding_slots();
   m.free_sequences = p.free_sequences();
   for (int i = 0; i < p.load_size(); ++i) {
+    // Placement sorts by these: a NaN would have no order.
+    const double speed = p.load(i).cost_per_second();
+    if (p.load(i).queued_cost() < 0 || p.load(i).running_cost() < 0 || !(speed >= 0)) {
+      return OutOfRange();
+    }
     m.load[i] = {p.load(i).queued_cost(), p.load(i).running_cost(), p.load(i).cost_per_second()};
   }
   m.handled_sequence = p.handled_sequence();
