@@ -20,7 +20,8 @@ struct AdminPages {
 
 class AdminServer {
  public:
-  // UNAVAILABLE when the address (host:port, port 0 for a free one) cannot be bound.
+  // INVALID_ARGUMENT when the address is not an IP address and a port (0: a free one), UNAVAILABLE
+  // when it cannot be bound.
   static absl::StatusOr<std::unique_ptr<AdminServer>> Start(const std::string& address,
                                                             AdminPages pages);
   ~AdminServer();
