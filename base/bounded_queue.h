@@ -25,14 +25,16 @@ class BoundedQueue {
       MutexLock lock(&mutex_);
       if (closed_ || items_.size() >= capacity_) return false;
       items_.push_back(std::move(value));
+      if (items_.size() == capacity_ / 2) gathered_.NotifyAll();
     }
     ready_.NotifyOne();
     return true;
   }
 
   // Takes everything that is queued, waiting for the first item until `deadline`. Empty after the
-  // deadline, or when the queue is closed and drained.
-  std::deque<T> PopAll(TimePoint deadline) {
+  // deadline, or when the queue is closed and drained. Before `not_before` it lets items gather, as
+  // long as the queue is not half full: a bound on the number of rounds of a busy consumer.
+  std::deque<T> PopAll(TimePoint deadline, TimePoint not_before = TimePoint::min()) {
     std::deque<T> taken;
     MutexLock lock(&mutex_);
     while (items_.empty() && !closed_) {
@@ -41,6 +43,9 @@ class BoundedQueue {
       } else if (!ready_.WaitUntil(&mutex_, deadline)) {
         break;
       }
+    }
+    while (!items_.empty() && items_.size() < capacity_ / 2 && !closed_) {
+      if (!gathered_.WaitUntil(&mutex_, not_before)) break;
     }
     taken.swap(items_);
     return taken;
@@ -63,6 +68,7 @@ class BoundedQueue {
       closed_ = true;
     }
     ready_.NotifyAll();
+    gathered_.NotifyAll();
   }
 
   bool closed() const {
@@ -79,6 +85,7 @@ class BoundedQueue {
   const size_t capacity_;
   mutable Mutex mutex_;
   CondVar ready_;
+  CondVar gathered_;
   std::deque<T> items_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };

@@ -44,14 +44,23 @@ class ClientStream final : public grpc::ClientBidiReactor<Out, In> {
 
   // False when the stream is closed or its peer is too slow: then it is being closed.
   bool Send(Message message) {
+    const bool taken = Enqueue(std::move(message));
+    Flush();
+    return taken;
+  }
+
+  // As Send, but the message stays until the next Send or Flush: for a burst that should leave as
+  // one batch.
+  bool Enqueue(Message message) {
     base::MutexLock lock(&mutex_);
     if (closed_) return false;
-    if (!out_.Add(std::move(message))) {
-      context_.TryCancel();
-      return false;
-    }
-    WriteNext();
-    return true;
+    if (out_.Add(std::move(message))) return true;
+    context_.TryCancel();
+    return false;
+  }
+  void Flush() {
+    base::MutexLock lock(&mutex_);
+    if (!closed_) WriteNext();
   }
 
   void set_envelope(v1::Envelope envelope) {

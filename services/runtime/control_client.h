@@ -57,13 +57,18 @@ class ControlClient {
 
   // False when there is no stream to a scheduler that is obeyed.
   bool Send(Message message) {
-    std::shared_ptr<Stream> stream;
-    {
-      base::MutexLock lock(&mutex_);
-      if (!welcomed_) return false;
-      stream = stream_;
-    }
-    return stream != nullptr && stream->Send(std::move(message));
+    const bool taken = Enqueue(std::move(message));
+    Flush();
+    return taken;
+  }
+
+  // As Send, but the message stays until the next Send or Flush.
+  bool Enqueue(Message message) {
+    const std::shared_ptr<Stream> stream = WelcomedStream();
+    return stream != nullptr && stream->Enqueue(std::move(message));
+  }
+  void Flush() {
+    if (const std::shared_ptr<Stream> stream = WelcomedStream()) stream->Flush();
   }
 
   scheduler::SchedulerId highest_seen() const {
@@ -78,6 +83,11 @@ class ControlClient {
  private:
   static constexpr base::Duration kFirstBackoff = std::chrono::milliseconds(50);
   static constexpr base::Duration kLongestBackoff = std::chrono::milliseconds(500);
+
+  std::shared_ptr<Stream> WelcomedStream() const {
+    base::MutexLock lock(&mutex_);
+    return welcomed_ ? stream_ : nullptr;
+  }
 
   void Run() {
     base::Duration backoff = kFirstBackoff;

@@ -34,14 +34,23 @@ class ServerStream final : public grpc::ServerBidiReactor<In, Out> {
 
   // False when the stream is over or its peer is too slow: then it is being closed.
   bool Send(Message message) {
+    const bool taken = Enqueue(std::move(message));
+    Flush();
+    return taken;
+  }
+
+  // As Send, but the message stays until the next Send or Flush: for a burst that should leave as
+  // one batch.
+  bool Enqueue(Message message) {
     base::MutexLock lock(&mutex_);
     if (finished_) return false;
-    if (!out_.Add(std::move(message))) {
-      FinishLocked(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "peer reads too slowly"));
-      return false;
-    }
-    WriteNext();
-    return true;
+    if (out_.Add(std::move(message))) return true;
+    FinishLocked(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "peer reads too slowly"));
+    return false;
+  }
+  void Flush() {
+    base::MutexLock lock(&mutex_);
+    if (!finished_) WriteNext();
   }
 
   void set_envelope(v1::Envelope envelope) {

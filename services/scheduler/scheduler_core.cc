@@ -128,7 +128,8 @@ bool SchedulerCore::PostDrain(std::string name, std::function<void(absl::Status)
 void SchedulerCore::Run() {
   while (true) {
     const TimePoint until = std::min(next_metrics_, cluster_.NextDeadline());
-    std::deque<Event> events = events_.PopAll(until);
+    std::deque<Event> events = events_.PopAll(until, pacer_.NotBefore());
+    pacer_.OnRound(clock_.Now());
     if (events.empty() && events_.closed()) return;
     TimePoint now = clock_.Now();
     for (Event& event : events) {
@@ -139,11 +140,17 @@ void SchedulerCore::Run() {
     }
     cluster_.OnTime(now);
     RunActions();
+    Flush();
     if (now >= next_metrics_) {
       metrics_.OnSnapshot(cluster_.Snapshot(now));
       next_metrics_ = now + kMetricsInterval;
     }
   }
+}
+
+void SchedulerCore::Flush() {
+  for (auto& [worker, stream] : workers_) stream->Flush();
+  for (auto& [gateway, stream] : gateways_) stream->Flush();
 }
 
 void SchedulerCore::RunActions() {
@@ -157,12 +164,12 @@ void SchedulerCore::RunActions() {
 
 void SchedulerCore::Do(const scheduler::ToWorker& action) {
   auto it = workers_.find(action.worker);
-  if (it != workers_.end()) it->second->Send(ToProto(action.message));
+  if (it != workers_.end()) it->second->Enqueue(ToProto(action.message));
 }
 
 void SchedulerCore::Do(const scheduler::ToGateway& action) {
   auto it = gateways_.find(action.gateway);
-  if (it != gateways_.end()) it->second->Send(ToProto(action.message));
+  if (it != gateways_.end()) it->second->Enqueue(ToProto(action.message));
 }
 
 // The cluster has given the peer up already. Its stream may take long to end (a stopped process

@@ -16,6 +16,7 @@
 #include "base/bounded_queue.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/round_pacer.h"
 #include "scheduler/cluster/cluster_scheduler.h"
 #include "services/runtime/server_stream.h"
 #include "services/scheduler/scheduler_metrics.h"
@@ -59,6 +60,7 @@ class SchedulerCore {
   bool Post(Event event);
   void Run();
   void RunActions();
+  void Flush();
   void Do(const scheduler::ToWorker& action);
   void Do(const scheduler::ToGateway& action);
   void Do(const scheduler::DropPeer& action);
@@ -72,6 +74,9 @@ class SchedulerCore {
 
   static constexpr size_t kMaxEvents = 1 << 18;
   static constexpr size_t kMaxLost = 4096;
+  // Rounds of a busy loop, see RoundPacer.
+  static constexpr base::Duration kRound = std::chrono::milliseconds(1);
+  static constexpr int kRoundBurst = 8;
   static constexpr base::Duration kMetricsInterval = std::chrono::milliseconds(250);
 
   const scheduler::Incarnation own_;
@@ -87,6 +92,7 @@ class SchedulerCore {
   // new incarnation. The latest kMaxLost are known.
   std::unordered_set<uint64_t> lost_workers_;
   std::deque<uint64_t> lost_in_order_;
+  base::RoundPacer pacer_{kRound, kRoundBurst};
   base::TimePoint next_metrics_;
   base::BoundedQueue<Event> events_{kMaxEvents};
   std::thread thread_;  // last: it uses everything above

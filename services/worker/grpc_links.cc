@@ -113,7 +113,7 @@ void GrpcLinks::OnControlBatch(const v1::SchedulerToWorkerBatch& batch) {
 }
 
 void GrpcLinks::SendToScheduler(const scheduler::WorkerToScheduler& message) {
-  if (control_ != nullptr) control_->Send(services::ToProto(message));
+  if (control_ != nullptr) control_->Enqueue(services::ToProto(message));
 }
 
 void GrpcLinks::Pull(const scheduler::PullRequest& request, const scheduler::PeerAddress& gateway) {
@@ -124,7 +124,7 @@ void GrpcLinks::DropInput(scheduler::TaskId task) { puller_->Drop(task); }
 
 void GrpcLinks::SendTransfer(const scheduler::PeerAddress& peer,
                              const scheduler::TransferMessage& message) {
-  if (auto stream = HandshakeTo(peer)) stream->Send(services::ToProto(message));
+  if (auto stream = HandshakeTo(peer)) stream->Enqueue(services::ToProto(message));
 }
 
 void GrpcLinks::SendTokens(const scheduler::PeerAddress& gateway,
@@ -133,7 +133,7 @@ void GrpcLinks::SendTokens(const scheduler::PeerAddress& gateway,
   if (stream == nullptr) return;
   v1::TokenBatch message = services::ToProto(batch);
   if (times != nullptr) *message.mutable_times() = ToProto(*times);
-  stream->Send(std::move(message));
+  stream->Enqueue(std::move(message));
 }
 
 void GrpcLinks::LearnAddress(Incarnation peer, std::string address) {
@@ -223,6 +223,13 @@ void GrpcLinks::OnHandshakeClosed(Incarnation peer, uint64_t number) {
   if (it != handshakes_.end() && it->second.number == number) handshakes_.erase(it);
   --open_streams_;
   closed_.NotifyAll();
+}
+
+void GrpcLinks::Flush() {
+  if (control_ != nullptr) control_->Flush();
+  base::MutexLock lock(&mutex_);
+  for (auto& [gateway, entry] : tokens_) entry.stream->Flush();
+  for (auto& [peer, entry] : handshakes_) entry.stream->Flush();
 }
 
 void GrpcLinks::ForgetPeer(Incarnation peer) {

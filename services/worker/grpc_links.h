@@ -51,6 +51,7 @@ class GrpcLinks final : public WorkerLinks {
                     const scheduler::TransferMessage& message) override;
   void SendTokens(const scheduler::PeerAddress& gateway, const scheduler::TokenBatch& batch,
                   const StageTimes* times) override;
+  void Flush() override;
   void ForgetPeer(scheduler::Incarnation peer) override;
 
  private:

@@ -41,6 +41,9 @@ class WorkerLinks {
   virtual void SendTokens(const scheduler::PeerAddress& gateway, const scheduler::TokenBatch& batch,
                           const StageTimes* times) = 0;
 
+  // The end of a round of the loop: whatever was sent since the last may leave together.
+  virtual void Flush() {}
+
   // Closes the handshake stream to a worker that is given up.
   virtual void ForgetPeer(scheduler::Incarnation peer) = 0;
 };

@@ -154,7 +154,8 @@ void WorkerLoop::OnStepResult(scheduler::StepResult result, TimePoint now) {
 void WorkerLoop::Run() {
   while (true) {
     const TimePoint until = std::min(next_report_, stage_.NextDeadline());
-    std::deque<Event> events = events_.PopAll(until);
+    std::deque<Event> events = events_.PopAll(until, pacer_.NotBefore());
+    pacer_.OnRound(parts_.clock.Now());
     if (events.empty() && events_.closed()) return;
     TimePoint now = parts_.clock.Now();
     for (Event& event : events) {
@@ -166,6 +167,7 @@ void WorkerLoop::Run() {
     RunActions(now);
     TellIdle();
     if (now >= next_report_) Report(now);
+    parts_.links.Flush();
   }
 }
 

@@ -18,6 +18,7 @@
 #include "base/bounded_queue.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/round_pacer.h"
 #include "base/metrics.h"
 #include "engine/executor.h"
 #include "scheduler/stage/stage_scheduler.h"
@@ -98,6 +99,9 @@ class WorkerLoop {
   // Small enough that a flood is noticed, large enough for every peer's bounded streams.
   static constexpr size_t kMaxPeerEvents = 1 << 17;
   static constexpr size_t kMaxEvents = 2 * kMaxPeerEvents;
+  // Rounds of a busy loop, see RoundPacer.
+  static constexpr base::Duration kRound = std::chrono::milliseconds(1);
+  static constexpr int kRoundBurst = 8;
   static constexpr base::Duration kReportInterval = std::chrono::milliseconds(100);
   static constexpr int kReportsAnInventory = 10;
 
@@ -108,6 +112,7 @@ class WorkerLoop {
   base::BoundedQueue<Event> events_{kMaxEvents};
   uint64_t handled_sequence_ = 0;
   std::atomic<uint64_t> dropped_messages_{0};  // of the scheduler, not yet counted as handled
+  base::RoundPacer pacer_{kRound, kRoundBurst};
   base::TimePoint next_report_;
   int reports_ = 0;
   base::Mutex idle_mutex_;

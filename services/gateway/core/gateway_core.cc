@@ -5,6 +5,7 @@
 #include <future>
 #include <utility>
 
+#include "base/round_pacer.h"
 #include "services/gateway/request/errors.h"
 
 namespace triptych::services {
@@ -47,10 +48,12 @@ void GatewayCore::Leave(scheduler::RequestId id) {
 
 void GatewayCore::Run() {
   base::TimePoint next_report = clock_.Now();
+  base::RoundPacer pacer(kRound, kRoundBurst);
   while (true) {
     const base::TimePoint wake = std::min(desk_->NextDeadline(), next_report);
-    std::deque<Event> events = queue_.PopAll(wake);
+    std::deque<Event> events = queue_.PopAll(wake, pacer.NotBefore());
     const base::TimePoint now = clock_.Now();
+    pacer.OnRound(now);
     for (Event& event : events) event(*desk_, now);
     desk_->OnTime(now);
     Send();

@@ -52,6 +52,9 @@ class GatewayCore {
  private:
   // Events of a second at many times the rate that one core serves.
   static constexpr size_t kQueueCapacity = 1 << 17;
+  // Rounds of a busy loop, see RoundPacer.
+  static constexpr base::Duration kRound = std::chrono::milliseconds(1);
+  static constexpr int kRoundBurst = 8;
   static constexpr base::Duration kReportInterval = std::chrono::milliseconds(100);
 
   void Run();

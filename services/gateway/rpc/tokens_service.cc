@@ -52,8 +52,9 @@ void OnBatch(GatewayCore* core, TokenStream* stream, const v1::TokenBatches& bat
   const bool posted =
       core->Post([shared, arrivals = std::move(arrivals)](RequestDesk& desk, base::TimePoint now) {
         for (const Arrival& arrival : arrivals) {
-          shared->Send(ToProto(desk.Tokens(arrival.batch, arrival.times, now)));
+          shared->Enqueue(ToProto(desk.Tokens(arrival.batch, arrival.times, now)));
         }
+        shared->Flush();
       });
   // The worker opens it again and sends what was not acknowledged.
   if (!posted) stream->Close({grpc::StatusCode::RESOURCE_EXHAUSTED, "busy"});
