@@ -17,7 +17,6 @@ namespace {
 
 // Ends every event: what it made possible is planned, until nothing more comes of it.
 void Settle(StageState& state) {
-  ForwardTransfers(state);
   do {
     PlanSteps(state);
   } while (ForwardTransfers(state));
@@ -52,19 +51,19 @@ StageScheduler::~StageScheduler() = default;
 void StageScheduler::Handle(const SchedulerToWorker& message, base::TimePoint now) {
   state_->now = now;
   std::visit([&](const auto& m) { Obey(*state_, m); }, message);
-  Settle(*state_);
+  ForwardTransfers(*state_);
 }
 
 void StageScheduler::OnPulled(TaskId task, absl::StatusOr<PulledInput> input, base::TimePoint now) {
   state_->now = now;
   InputPulled(*state_, task, std::move(input));
-  Settle(*state_);
+  ForwardTransfers(*state_);
 }
 
 void StageScheduler::OnMediaReady(TaskId task, absl::Status status, base::TimePoint now) {
   state_->now = now;
   MediaReady(*state_, task, std::move(status));
-  Settle(*state_);
+  ForwardTransfers(*state_);
 }
 
 void StageScheduler::OnTransferMessage(Incarnation peer, const TransferMessage& message,
@@ -72,53 +71,53 @@ void StageScheduler::OnTransferMessage(Incarnation peer, const TransferMessage& 
   state_->now = now;
   state_->sender.Handle(peer, message, now);
   state_->receiver.Handle(peer, message, now);
-  Settle(*state_);
+  ForwardTransfers(*state_);
 }
 
 void StageScheduler::OnPieceSent(Incarnation peer, uint64_t sequence, absl::Status status,
                                  base::TimePoint now) {
   state_->now = now;
   state_->sender.OnSent(peer, sequence, status, now);
-  Settle(*state_);
+  ForwardTransfers(*state_);
 }
 
 void StageScheduler::OnPieceReceived(Incarnation peer, uint64_t sequence, absl::Status status,
                                      uint64_t checksum, base::TimePoint now) {
   state_->now = now;
   state_->receiver.OnReceived(peer, sequence, status, checksum, now);
-  Settle(*state_);
+  ForwardTransfers(*state_);
 }
 
 void StageScheduler::OnPeerLost(Incarnation peer, base::TimePoint now) {
   state_->now = now;
   state_->sender.PeerLost(peer, now);
   state_->receiver.PeerLost(peer, now);
-  Settle(*state_);
+  ForwardTransfers(*state_);
 }
 
 void StageScheduler::OnStepResult(StepResult result, base::TimePoint now) {
   state_->now = now;
   StepDone(*state_, result);
-  Settle(*state_);
+  ForwardTransfers(*state_);
 }
 
 void StageScheduler::OnTokenReply(const TokenReply& reply, base::TimePoint now) {
   state_->now = now;
   TokenReplied(*state_, reply);
-  Settle(*state_);
+  ForwardTransfers(*state_);
 }
 
 void StageScheduler::OnTokenStreamReset(Incarnation gateway, base::TimePoint now) {
   state_->now = now;
   TokenStreamReset(*state_, gateway);
-  Settle(*state_);
+  ForwardTransfers(*state_);
 }
 
 void StageScheduler::OnTime(base::TimePoint now) {
   state_->now = now;
   state_->sender.OnTime(now);
   state_->receiver.OnTime(now);
-  Settle(*state_);
+  ForwardTransfers(*state_);
 }
 
 base::TimePoint StageScheduler::NextDeadline() const {
@@ -126,6 +125,7 @@ base::TimePoint StageScheduler::NextDeadline() const {
 }
 
 std::vector<StageAction> StageScheduler::TakeActions() {
+  Settle(*state_);
   return std::exchange(state_->actions, {});
 }
 

@@ -55,7 +55,8 @@ class StageScheduler {
   void OnTime(base::TimePoint now);
   base::TimePoint NextDeadline() const;
 
-  // What to do, in order; empty when there is nothing.
+  // Plans steps from everything that has happened since the last call, and returns what to do, in
+  // order; empty when there is nothing. Call it after a burst of events, before waiting again.
   std::vector<StageAction> TakeActions();
 
   // Free numbers and loads, and every task if `with_inventory`. `handled_sequence` is left to the

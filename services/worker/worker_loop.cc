@@ -158,10 +158,7 @@ void WorkerLoop::Run() {
     pacer_.OnRound(parts_.clock.Now());
     if (events.empty() && events_.closed()) return;
     TimePoint now = parts_.clock.Now();
-    for (Event& event : events) {
-      event(now);
-      RunActions(now);
-    }
+    for (Event& event : events) event(now);
     now = parts_.clock.Now();
     stage_.OnTime(now);
     RunActions(now);
