@@ -1,0 +1,258 @@
+#include "services/cli/local_cluster.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/config.h"
+#include "base/status.h"
+#include "services/cli/cluster_client.h"
+#include "services/cli/http_get.h"
+
+namespace triptych::services {
+namespace {
+
+constexpr base::Duration kLookEvery = std::chrono::milliseconds(50);
+constexpr base::Duration kCallTimeout = std::chrono::milliseconds(500);
+// Stop order.
+constexpr int kGatewayRank = 0, kWorkerRank = 1, kSchedulerRank = 2;
+
+void Append(std::vector<std::string>* argv, absl::string_view flags) {
+  for (absl::string_view flag : absl::StrSplit(flags, ' ', absl::SkipEmpty())) {
+    argv->emplace_back(flag);
+  }
+}
+
+}  // namespace
+
+void LocalClusterOptions::Declare(base::FlagSet* flags) {
+  flags->AddString(&model, {.name = "model", .doc = "directory of the checkpoint"});
+  flags->AddString(&workers, {.name = "workers",
+                              .doc = "processes by roles; join roles with +",
+                              .default_value = "encode=1,prefill=1,decode=1"});
+  flags->AddChoice(&device, {.name = "device",
+                             .doc = "what the workers compute on; modelled computes nothing",
+                             .choices = {"cpu", "modelled"}});
+  flags->AddString(&cost, {.name = "cost", .doc = "modelled: file of the cost model"});
+  flags->AddInt(&threads, {.name = "threads",
+                           .doc = "cpu: threads of each worker; 0: one a core",
+                           .default_value = 2,
+                           .min = 0,
+                           .max = 1024});
+  flags->AddString(&log_dir, {.name = "log-dir",
+                              .doc = "folder for the processes' logs; empty: a temporary one"});
+  flags->AddString(&worker_flags, {.name = "worker-flags",
+                                   .doc = "more flags for every worker, separated by spaces"});
+  flags->AddString(&gateway_flags, {.name = "gateway-flags",
+                                    .doc = "more flags for the gateway, separated by spaces"});
+}
+
+std::string OwnBinaryFolder() {
+  std::error_code error;
+  return std::filesystem::read_symlink("/proc/self/exe", error).parent_path().string();
+}
+
+bool ShutdownRequested() {
+  sigset_t pending;
+  sigpending(&pending);
+  return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
+}
+
+LocalCluster::LocalCluster(LocalClusterOptions options, std::string binary_folder,
+                           const base::Clock& clock)
+    : options_(std::move(options)),
+      binary_folder_(std::move(binary_folder)),
+      clock_(clock),
+      record_path_(ClusterRecordPath(ClusterRecordFolder(), getpid())),
+      supervisor_(clock, {},
+                  [this](const std::vector<ChildStatus>& children) { WriteRecord(children); }) {}
+
+LocalCluster::~LocalCluster() { Stop(); }
+
+void LocalCluster::Stop() {
+  supervisor_.Stop();
+  std::error_code error;
+  std::filesystem::remove(record_path_, error);
+  if (remove_logs_) std::filesystem::remove_all(log_folder_, error);
+}
+
+std::string LocalCluster::Binary(absl::string_view name) const {
+  return absl::StrCat(binary_folder_, "/", name);
+}
+
+absl::Status LocalCluster::Start(base::Duration timeout, const std::function<bool()>& interrupted) {
+  if (options_.model.empty()) return absl::InvalidArgumentError("--model is required");
+  RETURN_IF_ERROR(ParseWorkers(options_.workers).status());
+  RETURN_IF_ERROR(MakeLogFolder());
+  const Wait wait{clock_.Now() + timeout, interrupted};
+  RETURN_IF_ERROR(StartScheduler(wait));
+  RETURN_IF_ERROR(StartWorkers());
+  RETURN_IF_ERROR(StartGateway(wait));
+  RETURN_IF_ERROR(WaitReady(wait));
+  remove_logs_ = options_.log_dir.empty();
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::MakeLogFolder() {
+  log_folder_ = options_.log_dir;
+  if (log_folder_.empty()) {
+    std::string pattern = "/tmp/triptych-logs-XXXXXX";
+    if (mkdtemp(pattern.data()) == nullptr) return absl::InternalError("cannot make " + pattern);
+    log_folder_ = pattern;
+    return absl::OkStatus();
+  }
+  std::error_code error;
+  std::filesystem::create_directories(log_folder_, error);
+  if (error) return absl::InvalidArgumentError(absl::StrCat("--log-dir: ", error.message()));
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::StartScheduler(const Wait& wait) {
+  std::vector<std::string> argv = {Binary("triptych-scheduler"), "--name=scheduler",
+                                   "--admin=127.0.0.1:0"};
+  std::vector<std::string> first = argv;
+  first.push_back("--listen=" + options_.scheduler_listen);
+  Add("scheduler", "scheduler", std::move(first), kSchedulerRank);
+  ASSIGN_OR_RETURN(Addresses addresses, Listening("scheduler", wait));
+  scheduler_ = addresses["grpc"];
+  argv.push_back("--listen=" + scheduler_);
+  supervisor_.SetCommand("scheduler", std::move(argv));
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::StartWorkers() {
+  ASSIGN_OR_RETURN(const std::vector<WorkerGroup> groups, ParseWorkers(options_.workers));
+  for (const WorkerGroup& group : groups) {
+    for (int i = 0; i < group.count; ++i) {
+      const std::string name = absl::StrCat(group.roles, "-", i);
+      std::vector<std::string> argv = {Binary("triptych-worker"),
+                                       "--name=" + name,
+                                       "--roles=" + group.roles,
+                                       "--scheduler=" + scheduler_,
+                                       "--listen=127.0.0.1:0",
+                                       "--admin=127.0.0.1:0",
+                                       "--model=" + options_.model,
+                                       "--device=" + options_.device,
+                                       absl::StrCat("--threads=", options_.threads),
+                                       "--drain-timeout=3s"};
+      if (!options_.cost.empty()) argv.push_back("--cost=" + options_.cost);
+      Append(&argv, options_.worker_flags);
+      Add(name, group.roles, std::move(argv), kWorkerRank);
+      worker_names_.push_back(name);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::StartGateway(const Wait& wait) {
+  // Clients have 3 s to see their answers' ends.
+  std::vector<std::string> argv = {Binary("triptych-gateway"),  "--name=gateway",
+                                   "--scheduler=" + scheduler_, "--model=" + options_.model,
+                                   "--admin=127.0.0.1:0",       "--internal=127.0.0.1:0",
+                                   "--drain-seconds=3"};
+  Append(&argv, options_.gateway_flags);
+  std::vector<std::string> first = argv;
+  first.push_back("--http=" + options_.http);
+  first.push_back("--grpc=" + options_.grpc);
+  Add("gateway", "gateway", std::move(first), kGatewayRank);
+  ASSIGN_OR_RETURN(Addresses addresses, Listening("gateway", wait));
+  http_ = addresses["http"];
+  grpc_ = addresses["grpc"];
+  gateway_admin_ = addresses["admin"];
+  argv.push_back("--http=" + http_);
+  argv.push_back("--grpc=" + grpc_);
+  supervisor_.SetCommand("gateway", std::move(argv));
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::WaitReady(const Wait& wait) {
+  for (const std::string& name : worker_names_) {
+    RETURN_IF_ERROR(Listening(name, wait).status());
+  }
+  while (true) {
+    const absl::Status serves = Serves();
+    if (serves.ok()) break;
+    RETURN_IF_ERROR(Continue(wait));
+    if (clock_.Now() >= wait.until) {
+      return absl::DeadlineExceededError(absl::StrCat("not ready: ", serves.message()));
+    }
+    supervisor_.WaitForChange(kLookEvery);
+  }
+  WriteRecord(supervisor_.Snapshot());
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::Serves() {
+  ASSIGN_OR_RETURN(const HttpReply reply, HttpGet(gateway_admin_, "/readyz", kCallTimeout));
+  if (reply.status != 200) return absl::UnavailableError("the gateway is not ready");
+  ASSIGN_OR_RETURN(const v1::ClusterSnapshot snapshot, FetchSnapshot(scheduler_, kCallTimeout));
+  if (snapshot.recovering()) return absl::UnavailableError("the scheduler waits for its peers");
+  std::set<std::string> ready;
+  for (const v1::ProcessState& process : snapshot.processes()) {
+    if (process.state() == "ready") ready.insert(process.name());
+  }
+  for (const std::string& name : worker_names_) {
+    if (ready.count(name) == 0) return absl::UnavailableError(name + " is not ready");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Addresses> LocalCluster::Listening(const std::string& name, const Wait& wait) {
+  while (true) {
+    absl::StatusOr<Addresses> addresses = supervisor_.WaitListening(name, kLookEvery);
+    if (addresses.status().code() != absl::StatusCode::kDeadlineExceeded) return addresses;
+    RETURN_IF_ERROR(Continue(wait));
+    if (clock_.Now() >= wait.until) {
+      return absl::DeadlineExceededError(
+          absl::StrCat(name, " does not listen; its log is in ", log_folder_));
+    }
+  }
+}
+
+absl::Status LocalCluster::Continue(const Wait& wait) const {
+  if (wait.interrupted && wait.interrupted()) return absl::CancelledError("interrupted");
+  return absl::OkStatus();
+}
+
+void LocalCluster::Add(const std::string& name, const std::string& roles,
+                       std::vector<std::string> argv, int stop_rank) {
+  supervisor_.Add({.name = name,
+                   .roles = roles,
+                   .command = {std::move(argv), absl::StrCat(log_folder_, "/", name, ".log")},
+                   .stop_rank = stop_rank});
+}
+
+void LocalCluster::WriteRecord(const std::vector<ChildStatus>& children) {
+  base::MutexLock lock(&record_mutex_);
+  record_.supervisor_pid = getpid();
+  record_.processes.clear();
+  for (const ChildStatus& child : children) {
+    const auto address = [&child](const char* key) {
+      const auto found = child.addresses.find(key);
+      return found == child.addresses.end() ? std::string() : found->second;
+    };
+    if (child.roles == "scheduler") record_.scheduler = address("grpc");
+    if (child.roles == "gateway") {
+      record_.http = address("http");
+      record_.grpc = address("grpc");
+    }
+    record_.processes.push_back({.name = child.name,
+                                 .roles = child.roles,
+                                 .pid = child.pid,
+                                 .admin = address("admin"),
+                                 .state = std::string(ToString(child.state)),
+                                 .restarts = child.restarts,
+                                 .log = child.log_path});
+  }
+  // Others only read it for convenience; the cluster runs without it.
+  WriteClusterRecord(record_path_, record_).IgnoreError();
+}
+
+}  // namespace triptych::services

@@ -1,0 +1,96 @@
+#pragma once
+
+// A whole cluster of real processes on this machine: one scheduler, one gateway, and workers, under
+// a Supervisor. Keeps the cluster's record. One thread, but for Stop().
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "services/cli/cluster_record.h"
+#include "services/cli/supervisor.h"
+#include "services/cli/worker_groups.h"
+
+namespace triptych::base {
+class FlagSet;
+}
+
+namespace triptych::services {
+
+struct LocalClusterOptions {
+  std::string model;
+  std::string workers = "encode=1,prefill=1,decode=1";
+  std::string http = "127.0.0.1:0";
+  std::string grpc = "127.0.0.1:0";
+  std::string scheduler_listen = "127.0.0.1:0";
+  std::string device = "cpu";
+  std::string cost;
+  int64_t threads = 2;
+  std::string log_dir;        // empty: a temporary one, removed at a clean end
+  std::string worker_flags;   // more flags for every worker, separated by spaces
+  std::string gateway_flags;  // the same for the gateway
+
+  // Declares all but the addresses, whose defaults differ from command to command.
+  void Declare(base::FlagSet* flags);
+};
+
+class LocalCluster {
+ public:
+  // Borrows `clock`. The binaries are those in `binary_folder`.
+  LocalCluster(LocalClusterOptions options, std::string binary_folder, const base::Clock& clock);
+  // Stop().
+  ~LocalCluster();
+
+  // Blocks until a request would be served, at most `timeout`; asks `interrupted` 20 times a second
+  // whether to give up (CANCELLED). INVALID_ARGUMENT for wrong options, UNAVAILABLE when a process
+  // ended at its start (with the path of its log), DEADLINE_EXCEEDED.
+  absl::Status Start(base::Duration timeout, const std::function<bool()>& interrupted);
+  // Ends every process, gateway first; within 11 s.
+  void Stop();
+
+  // host:port each; empty before Start.
+  const std::string& http() const { return http_; }
+  const std::string& grpc() const { return grpc_; }
+  const std::string& scheduler() const { return scheduler_; }
+
+ private:
+  struct Wait {
+    base::TimePoint until;
+    const std::function<bool()>& interrupted;
+  };
+  absl::Status MakeLogFolder();
+  absl::Status StartScheduler(const Wait& wait);
+  absl::Status StartWorkers();
+  absl::Status StartGateway(const Wait& wait);
+  absl::Status WaitReady(const Wait& wait);
+  absl::Status Serves();
+  absl::StatusOr<Addresses> Listening(const std::string& name, const Wait& wait);
+  absl::Status Continue(const Wait& wait) const;
+  void Add(const std::string& name, const std::string& roles, std::vector<std::string> argv,
+           int stop_rank);
+  std::string Binary(absl::string_view name) const;
+  void WriteRecord(const std::vector<ChildStatus>& children);
+
+  const LocalClusterOptions options_;
+  const std::string binary_folder_;
+  const base::Clock& clock_;
+  const std::string record_path_;
+  std::string log_folder_;
+  bool remove_logs_ = false;
+  std::vector<std::string> worker_names_;
+  std::string http_, grpc_, scheduler_, gateway_admin_;
+  base::Mutex record_mutex_;
+  ClusterRecord record_ ABSL_GUARDED_BY(record_mutex_);
+  Supervisor supervisor_;  // last: its thread calls WriteRecord
+};
+
+// The folder of the running binary.
+std::string OwnBinaryFolder();
+// True when SIGTERM or SIGINT is pending; both must be blocked.
+bool ShutdownRequested();
+
+}  // namespace triptych::services

@@ -1,0 +1,3 @@
+#include "services/cli/commands.h"
+
+int main(int argc, char** argv) { return triptych::services::RunTriptych(argc, argv); }

@@ -1,0 +1,145 @@
+#include "base/status.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/config.h"
+#include "services/cli/cluster_client.h"
+#include "services/cli/cluster_record.h"
+#include "services/cli/commands.h"
+
+namespace triptych::services {
+namespace {
+
+constexpr base::Duration kCallTimeout = std::chrono::seconds(2);
+
+// A process as the scheduler sees it, the supervisor, or both.
+struct Row {
+  ProcessRecord record;
+  std::optional<v1::ProcessState> seen;  // by the scheduler
+};
+
+struct View {
+  std::vector<Row> rows;
+  v1::ClusterSnapshot snapshot;
+  std::string note;  // why the scheduler's view is missing; empty: it is there
+};
+
+void Merge(const v1::ProcessState& seen, std::vector<Row>* rows) {
+  const auto same = [&seen](const Row& row) { return row.record.name == seen.name(); };
+  auto row = std::find_if(rows->begin(), rows->end(), same);
+  if (row == rows->end()) {
+    rows->push_back({{.name = seen.name(), .roles = seen.roles()}, std::nullopt});
+    row = rows->end() - 1;
+  }
+  // The supervisor alone knows that a process is down; all else the scheduler knows better.
+  const bool down = row->record.pid == 0 && !row->record.state.empty();
+  const bool replaced = row->record.pid != 0 && row->record.pid != seen.pid();
+  if (down || replaced) return;
+  row->seen = seen;
+  row->record.pid = seen.pid();
+  row->record.admin = seen.admin();
+  row->record.state = seen.state();
+}
+
+absl::StatusOr<View> Look(const std::string& server) {
+  View view;
+  std::string scheduler = server;
+  const absl::StatusOr<ClusterRecord> cluster = FindCluster(ClusterRecordFolder(), server);
+  if (cluster.ok()) {
+    scheduler = cluster->scheduler;
+    for (const ProcessRecord& process : cluster->processes) {
+      view.rows.push_back({process, std::nullopt});
+    }
+  } else if (server.empty()) {
+    return cluster.status();
+  }
+  absl::StatusOr<v1::ClusterSnapshot> snapshot = FetchSnapshot(scheduler, kCallTimeout);
+  if (!snapshot.ok() && !cluster.ok()) {
+    return absl::Status(
+        snapshot.status().code(),
+        absl::StrCat(server, " does not answer as a scheduler: ", snapshot.status().message()));
+  }
+  if (snapshot.ok()) {
+    for (const v1::ProcessState& process : snapshot->processes()) Merge(process, &view.rows);
+    view.snapshot = *std::move(snapshot);
+  } else {
+    view.note = absl::StrCat("the scheduler does not answer: ", snapshot.status().message());
+  }
+  return view;
+}
+
+std::string ViewJson(const View& view) {
+  nlohmann::ordered_json processes = nlohmann::ordered_json::array();
+  for (const Row& row : view.rows) {
+    nlohmann::ordered_json process = {
+        {"name", row.record.name},   {"roles", row.record.roles},
+        {"pid", row.record.pid},     {"admin", row.record.admin},
+        {"state", row.record.state}, {"restarts", row.record.restarts}};
+    if (row.seen.has_value()) {
+      process["tasks"] = row.seen->tasks();
+      process["free_kv_blocks"] = row.seen->free_kv_blocks();
+      process["kv_blocks"] = row.seen->kv_blocks();
+      process["free_embedding_slots"] = row.seen->free_embedding_slots();
+      process["embedding_slots"] = row.seen->embedding_slots();
+    }
+    processes.push_back(std::move(process));
+  }
+  const nlohmann::ordered_json json = {{"processes", std::move(processes)},
+                                       {"recovering", view.snapshot.recovering()},
+                                       {"queued_requests", view.snapshot.queued_requests()},
+                                       {"running_requests", view.snapshot.running_requests()},
+                                       {"scheduler_answers", view.note.empty()}};
+  return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+std::string ViewTable(const View& view) {
+  std::string out =
+      absl::StrFormat("%-24s %-22s %8s %-11s %8s %6s %13s %15s  %s\n", "NAME", "ROLES", "PID",
+                      "STATE", "RESTARTS", "TASKS", "KV FREE", "SLOTS FREE", "ADMIN");
+  for (const Row& row : view.rows) {
+    std::string tasks = "-", kv = "-", slots = "-";
+    if (row.seen.has_value() && row.record.roles != "scheduler") {
+      tasks = absl::StrCat(row.seen->tasks());
+      if (row.seen->kv_blocks() > 0) {
+        kv = absl::StrCat(row.seen->free_kv_blocks(), "/", row.seen->kv_blocks());
+        slots = absl::StrCat(row.seen->free_embedding_slots(), "/", row.seen->embedding_slots());
+      }
+    }
+    absl::StrAppendFormat(&out, "%-24s %-22s %8d %-11s %8d %6s %13s %15s  %s\n", row.record.name,
+                          row.record.roles, row.record.pid, row.record.state, row.record.restarts,
+                          tasks, kv, slots, row.record.admin);
+  }
+  absl::StrAppend(&out, view.snapshot.queued_requests(), " requests queued, ",
+                  view.snapshot.running_requests(), " running\n");
+  if (!view.note.empty()) absl::StrAppend(&out, view.note, "\n");
+  return out;
+}
+
+}  // namespace
+
+int RunStatus(int argc, const char* const* argv) {
+  std::string server;
+  bool json = false;
+  base::FlagSet flags("triptych status [flags]: the processes of a cluster");
+  flags.AddString(&server, {.name = "server",
+                            .doc = "host:port of a scheduler, or of the gateway of a local "
+                                   "cluster; empty: the local cluster"});
+  flags.AddBool(&json, {.name = "json", .doc = "for programs"});
+  if (const int code = base::ParseCommandLine(argc, argv, &flags); code >= 0) return code;
+  const absl::StatusOr<View> view = Look(server);
+  if (!view.ok()) {
+    std::fprintf(stderr, "triptych status: %s\n", view.status().ToString().c_str());
+    return 1;
+  }
+  std::printf("%s%s", (json ? ViewJson(*view) : ViewTable(*view)).c_str(), json ? "\n" : "");
+  return 0;
+}
+
+}  // namespace triptych::services
