@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "services/runtime/client_stream.h"
 #include "services/runtime/rpc_server.h"
 #include "services/runtime/server_stream.h"
@@ -35,7 +36,7 @@ class Inbox {
   // False after ten seconds.
   bool WaitForCount(size_t count) {
     std::unique_lock<std::mutex> lock(mutex_);
-    return changed_.wait_until(lock, std::chrono::steady_clock::now() + std::chrono::seconds(10),
+    return changed_.wait_until(lock, base::RealClock().Now() + std::chrono::seconds(10),
                                [&] { return values_.size() >= count; });
   }
   std::vector<T> values() const {

@@ -220,10 +220,10 @@ class ScriptedLinks final : public WorkerLinks {
  private:
   bool WaitUntil(const std::function<bool()>& done) {
     std::unique_lock<std::mutex> lock(mutex_);
-    return changed_.wait_until(lock, std::chrono::steady_clock::now() + std::chrono::seconds(10),
-                               done);
+    return changed_.wait_until(lock, clock_.Now() + std::chrono::seconds(10), done);
   }
 
+  const base::RealClock clock_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<scheduler::WorkerToScheduler> told_;

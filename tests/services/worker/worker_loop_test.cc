@@ -81,6 +81,7 @@ TEST_CASE("WorkerLoop: patches that come after their task was released are not k
                                       .consumer_worker = {testing::kPeer, "peer:1"}});
   REQUIRE(worker.links.WaitForPull(Task(1)));
   worker.Tell(scheduler::ReleaseTask{Task(1)});
+  REQUIRE(worker.links.WaitForDrop(Task(1)));
   worker.loop.PostMedia(Task(1), engine::EncodeInput{{1, 4, 4}, {}}, base::Duration(1));
   REQUIRE(worker.loop.ReportForHello().has_value());
   CHECK(worker.executor.num_patches() == 0);

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/rpc.h"
 #include "tests/transport/contract.h"
 
@@ -51,7 +52,7 @@ class Endpoint {
     address_ = "127.0.0.1:" + std::to_string(port);
   }
   ~Endpoint() {
-    server_->Shutdown(std::chrono::system_clock::now());
+    server_->Shutdown(gpr_inf_past(GPR_CLOCK_MONOTONIC));
     server_->Wait();
   }
   GrpcTransport& transport() { return *transport_; }
@@ -70,10 +71,11 @@ constexpr auto kLong = std::chrono::seconds(10);
 
 // Waits without sleeping for what another thread will have done.
 bool WaitFor(const std::function<bool()>& done, std::chrono::milliseconds at_most) {
-  const auto end = std::chrono::steady_clock::now() + at_most;
+  const base::RealClock clock;
+  const base::TimePoint end = clock.Now() + at_most;
   std::promise<void> never;
   const std::future<void> future = never.get_future();
-  while (!done() && std::chrono::steady_clock::now() < end) {
+  while (!done() && clock.Now() < end) {
     future.wait_for(std::chrono::milliseconds(1));
   }
   return done();
