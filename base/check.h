@@ -16,9 +16,10 @@ namespace triptych::base {
 
 }  // namespace triptych::base
 
-#define TRIPTYCH_CHECK(condition)                                                            \
-  (__builtin_expect(!!(condition), 1) ? static_cast<void>(0)                                 \
-                                      : ::triptych::base::CheckFailed(#condition, __FILE__, __LINE__))
+#define TRIPTYCH_CHECK(condition)     \
+  (__builtin_expect(!!(condition), 1) \
+       ? static_cast<void>(0)         \
+       : ::triptych::base::CheckFailed(#condition, __FILE__, __LINE__))
 #define CHECK_TRUE(condition) TRIPTYCH_CHECK(condition)
 #define CHECK_EQ(a, b) TRIPTYCH_CHECK((a) == (b))
 #define CHECK_NE(a, b) TRIPTYCH_CHECK((a) != (b))

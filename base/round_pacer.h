@@ -2,7 +2,7 @@
 
 // Bounds how often a busy loop wakes: a token bucket over rounds. A loop with little to do answers
 // each event at once; a busy one lets events gather, and what they cause leaves in fewer, fuller
-// messages (a message costs its receiver a wake-up, which costs more than its contents). One thread.
+// messages: a message costs its receiver a wake-up, which is dearer than its contents. One thread.
 
 #include <algorithm>
 

@@ -12,11 +12,11 @@
 #define TRIPTYCH_CONCAT(a, b) TRIPTYCH_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function when `expression` is a status that is not OK.
-#define RETURN_IF_ERROR(expression)                     \
-  do {                                                  \
+#define RETURN_IF_ERROR(expression)                                           \
+  do {                                                                        \
     if (absl::Status triptych_status = (expression); !triptych_status.ok()) { \
-      return triptych_status;                           \
-    }                                                   \
+      return triptych_status;                                                 \
+    }                                                                         \
   } while (false)
 
 // Evaluates a StatusOr; returns its error, or moves its value to `declaration`.

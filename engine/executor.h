@@ -3,8 +3,8 @@
 // Runs StepPlans on one device. It knows no transport and takes no decision: which block, slot or
 // buffer is used for what is in the plan. Back ends: engine/cpu, engine/modelled, later engine/gpu.
 //
-// Thread rule: every method is called by one owner thread; `on_result` is called by the engine's own
-// thread (or, modelled in virtual time, by whoever drives it) and must not block.
+// Thread rule: every method is called by one owner thread; `on_result` is called by the engine's
+// own thread (or, modelled in virtual time, by whoever drives it) and must not block.
 
 #include <cstdint>
 #include <functional>

@@ -29,8 +29,8 @@ class Transport {
   virtual void Send(scheduler::Incarnation peer, const std::string& address, uint64_t sequence,
                     absl::Span<const uint8_t> bytes, int64_t declared_bytes, OnDone on_done) = 0;
 
-  // Receives operation `sequence` of `peer` into `landing` (empty for a modelled device). The sender
-  // may be early or late; the order of posting is the order of `sequence`.
+  // Receives operation `sequence` of `peer` into `landing` (empty for a modelled device). The
+  // sender may be early or late; the order of posting is the order of `sequence`.
   virtual void Receive(scheduler::Incarnation peer, uint64_t sequence, absl::Span<uint8_t> landing,
                        int64_t declared_bytes, OnDone on_done) = 0;
 

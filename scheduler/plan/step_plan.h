@@ -3,8 +3,9 @@
 // What a stage scheduler asks of an engine, and what comes back: plain data, valid on any device.
 // Logical ids only; engine/memory maps them to addresses.
 //
-// Order inside one step: imports land first, then encodes, then rows, then exports. So an export may
-// name what a row of the same step wrote, and a row may read what an import of the same step brought.
+// Order inside one step: imports land first, then encodes, then rows, then exports. So an export
+// may name what a row of the same step wrote, and a row may read what an import of the same step
+// brought.
 
 #include <cstdint>
 #include <memory>
@@ -118,7 +119,9 @@ struct StepPlan {
   std::vector<EncodeRow> encodes;
   std::vector<PlanRow> rows;
   std::vector<ExportSpec> exports;
-  bool empty() const { return imports.empty() && encodes.empty() && rows.empty() && exports.empty(); }
+  bool empty() const {
+    return imports.empty() && encodes.empty() && rows.empty() && exports.empty();
+  }
 };
 
 struct TokenLogprob {

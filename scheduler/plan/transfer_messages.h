@@ -14,8 +14,8 @@
 
 namespace triptych::scheduler {
 
-// What is transferred: the output of `producer` into the reservation of `consumer`. `attempt` counts
-// the producer's offers of it, so that answers to an earlier one are dropped.
+// What is transferred: the output of `producer` into the reservation of `consumer`. `attempt`
+// counts the producer's offers of it, so that answers to an earlier one are dropped.
 struct TransferKey {
   TaskId producer;
   TaskId consumer;

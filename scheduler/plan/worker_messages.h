@@ -65,8 +65,8 @@ struct AssignPrefill {
   RequestId request;
   PeerAddress gateway;
   OutputEpoch epoch;
-  int32_t prompt_tokens = 0;  // with the frozen prefix of tokens already sent
-  std::vector<int32_t> item_tokens;  // by item
+  int32_t prompt_tokens = 0;          // with the frozen prefix of tokens already sent
+  std::vector<int32_t> item_tokens;   // by item
   std::vector<InputProducer> inputs;  // may be filled later by Rebind
 };
 
@@ -82,15 +82,15 @@ struct AssignDecode {
   PeerAddress producer_worker;
 };
 
-// To the prefill worker: push the KV of `producer` to that decode task. Replaces an earlier consumer.
-// `epoch` is the consumer's.
+// To the prefill worker: push the KV of `producer` to that decode task. Replaces an earlier one.
 struct BindConsumer {
   TaskId producer;
   TaskId consumer;
   PeerAddress consumer_worker;
 };
 
-// To a consumer: item's embedding will come from another producer. Pieces of the old one are dropped.
+// To a consumer: the item's embedding will come from another producer. Pieces of the old one are
+// dropped.
 struct Rebind {
   TaskId consumer;
   InputProducer input;
@@ -104,9 +104,8 @@ struct ReleaseTask {
 // Accept no new task; finish what is there.
 struct DrainWorker {};
 
-using SchedulerToWorker =
-    std::variant<AssignEncode, AssignPrefill, AssignDecode, BindConsumer, Rebind, ReleaseTask,
-                 DrainWorker>;
+using SchedulerToWorker = std::variant<AssignEncode, AssignPrefill, AssignDecode, BindConsumer,
+                                       Rebind, ReleaseTask, DrainWorker>;
 
 // ---- worker -> scheduler ------------------------------------------------------------------------
 
@@ -140,9 +139,9 @@ struct TaskReport {
   Stage stage = Stage::kEncode;
   TaskState state = TaskState::kAccepted;
   OutputEpoch epoch;
-  int32_t item = -1;  // encode
-  TaskId consumer;    // encode: prefill task; prefill: decode task or zero
-  TaskId producer;    // decode: its prefill task
+  int32_t item = -1;                  // encode
+  TaskId consumer;                    // encode: prefill task; prefill: decode task or zero
+  TaskId producer;                    // decode: its prefill task
   std::vector<int32_t> items_landed;  // prefill: items whose embeddings are checked in
   std::vector<InputProducer> inputs;  // prefill: its table
 };
