@@ -26,6 +26,17 @@ void WorkerLoop::Stop() {
 }
 
 bool WorkerLoop::WaitUntilIdle(TimePoint deadline) {
+  // What was posted before (a drain, an assignment) counts: the loop first gets to this event.
+  auto reached = std::make_shared<std::promise<void>>();
+  const std::future<void> future = reached->get_future();
+  const bool posted = Post([this, reached](TimePoint) {
+    {
+      base::MutexLock lock(&idle_mutex_);
+      idle_ = false;  // until the end of this round
+    }
+    reached->set_value();
+  });
+  if (posted) future.wait_until(deadline);
   base::MutexLock lock(&idle_mutex_);
   while (!idle_) {
     if (!idle_changed_.WaitUntil(&idle_mutex_, deadline)) return idle_;
@@ -107,6 +118,8 @@ void WorkerLoop::PostTokenStreamReset(scheduler::Incarnation gateway) {
 void WorkerLoop::PostPeerLost(scheduler::Incarnation peer) {
   Post([this, peer](TimePoint now) {
     stage_.OnPeerLost(peer, now);
+    // What was decided before goes out first: later it would open a stream to nobody.
+    RunActions(now);
     parts_.links.ForgetPeer(peer);
     // Also where the machine has nothing in flight: the connection is of no use any more.
     parts_.transport.Abort(peer);

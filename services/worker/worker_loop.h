@@ -18,8 +18,8 @@
 #include "base/bounded_queue.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/round_pacer.h"
 #include "base/metrics.h"
+#include "base/round_pacer.h"
 #include "engine/executor.h"
 #include "scheduler/stage/stage_scheduler.h"
 #include "services/worker/task_times.h"
@@ -48,7 +48,8 @@ class WorkerLoop {
   // Ends the thread. What is posted from now on is dropped, so that the loop's neighbours may be
   // destroyed before the loop is.
   void Stop();
-  // Blocks until no task is held, or the deadline: false.
+  // Blocks until what was posted before has been handled and no task is held, or the deadline:
+  // false.
   bool WaitUntilIdle(base::TimePoint deadline);
 
   // Messages of the scheduler's control stream, in order. They are counted from each hello on, as

@@ -1,7 +1,8 @@
 #pragma once
 
 // The portable back end: pieces travel in chunks of 1 MiB over gRPC, through host memory. One
-// stream a direction and pair of workers.
+// stream a direction and pair of workers. Where an answer is known at once (an aborted peer, bytes
+// that were early) the callback comes from within Send, Receive or Abort, with no lock held.
 
 #include <map>
 #include <memory>
