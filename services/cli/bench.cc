@@ -1,12 +1,144 @@
 #include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <string>
 
+#include "absl/strings/str_cat.h"
+#include "base/config.h"
+#include "base/status.h"
 #include "services/cli/commands.h"
+#include "services/cli/conversation.h"
+#include "services/cli/load_report.h"
+#include "services/cli/local_cluster.h"
+#include "services/runtime/shutdown.h"
 
 namespace triptych::services {
+namespace {
 
-int RunBench(int, const char* const*) {
-  std::fputs("triptych bench: not built\n", stderr);
-  return 1;
+struct BenchOptions {
+  std::string server, mix, trace, json;
+  double rate = 0, ttft_slo_ms = 0, tpot_slo_ms = 0;
+  int64_t duration_s = 0, warm_up_s = 0, seed = 0, max_in_flight = 0, channels = 0;
+
+  void DeclareLoad(base::FlagSet* flags);
+  void DeclareMeasure(base::FlagSet* flags);
+};
+
+void BenchOptions::DeclareLoad(base::FlagSet* flags) {
+  flags->AddString(&server, {.name = "server",
+                             .doc = "host:port of a gateway's gRPC API; empty: with --model a "
+                                    "modelled cluster of its own, else the local cluster"});
+  flags->AddDouble(&rate, {.name = "rate",
+                           .doc = "requests per second; 0 with --trace: its own",
+                           .default_value = 20,
+                           .max = 1e6});
+  flags->AddInt(&duration_s, {.name = "duration",
+                              .doc = "seconds of arrivals, warm-up included",
+                              .default_value = 10,
+                              .min = 1,
+                              .max = 86'400});
+  flags->AddInt(&warm_up_s, {.name = "warm-up",
+                             .doc = "first seconds, which do not count",
+                             .default_value = 2,
+                             .max = 86'400});
+  flags->AddString(&mix, {.name = "mix",
+                          .doc = "what is asked, see bench/README.md",
+                          .default_value = "bench/mixes/mixed.json"});
+  flags->AddString(&trace, {.name = "trace",
+                            .doc = "CSV of TIMESTAMP,ContextTokens,GeneratedTokens instead of a "
+                                   "Poisson process"});
+  flags->AddInt(&seed, {.name = "seed", .doc = "of arrivals and mix", .default_value = 1});
+}
+
+void BenchOptions::DeclareMeasure(base::FlagSet* flags) {
+  flags->AddDouble(
+      &ttft_slo_ms,
+      {.name = "ttft-slo-ms", .doc = "objective: arrival to first token", .default_value = 1000});
+  flags->AddDouble(&tpot_slo_ms, {.name = "tpot-slo-ms",
+                                  .doc = "objective: mean time of a later token",
+                                  .default_value = 100});
+  flags->AddInt(&max_in_flight, {.name = "max-in-flight",
+                                 .doc = "requests beyond it are not sent",
+                                 .default_value = 4096,
+                                 .min = 1,
+                                 .max = 1 << 16});
+  flags->AddInt(&channels, {.name = "channels",
+                            .doc = "connections to the gateway",
+                            .default_value = 4,
+                            .min = 1,
+                            .max = 256});
+  flags->AddString(&json, {.name = "json", .doc = "file for the report as JSON"});
+}
+
+absl::StatusOr<std::vector<Arrival>> MakeArrivals(const BenchOptions& options) {
+  const base::Duration duration = std::chrono::seconds(options.duration_s);
+  if (options.trace.empty()) {
+    if (options.rate <= 0) return absl::InvalidArgumentError("--rate: want more than 0");
+    return PoissonArrivals(options.rate, duration, static_cast<uint64_t>(options.seed));
+  }
+  std::ifstream in(options.trace);
+  if (!in) return absl::NotFoundError(absl::StrCat("--trace: cannot read ", options.trace));
+  const std::string csv((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  return TraceArrivals(csv, options.rate, duration);
+}
+
+absl::Status Publish(const LoadReport& report, const BenchOptions& options) {
+  std::fputs(ReportTable(report).c_str(), stdout);
+  if (options.json.empty()) return absl::OkStatus();
+  std::ofstream out(options.json, std::ios::trunc);
+  out << ReportJson(report) << "\n";
+  out.close();
+  return out ? absl::OkStatus() : absl::InternalError("--json: cannot write " + options.json);
+}
+
+absl::Status Measure(const BenchOptions& options, const LocalClusterOptions& cluster_options) {
+  if (options.warm_up_s >= options.duration_s) {
+    return absl::InvalidArgumentError("--warm-up: want less than --duration");
+  }
+  ASSIGN_OR_RETURN(const RequestMix mix, ReadMix(options.mix));
+  ASSIGN_OR_RETURN(const std::vector<Arrival> arrivals, MakeArrivals(options));
+  const base::RealClock clock;
+  std::optional<LocalCluster> cluster;
+  std::string server;
+  if (options.server.empty() && !cluster_options.model.empty()) {
+    cluster.emplace(cluster_options, OwnBinaryFolder(), clock);
+    RETURN_IF_ERROR(cluster->Start(std::chrono::minutes(2), ShutdownRequested));
+    server = cluster->grpc();
+  } else {
+    ASSIGN_OR_RETURN(server, ResolveGateway(options.server));
+  }
+  LoadGenerator generator({.server = server,
+                           .channels = static_cast<int>(options.channels),
+                           .max_in_flight = static_cast<int>(options.max_in_flight),
+                           .seed = static_cast<uint64_t>(options.seed)},
+                          clock);
+  const std::vector<RequestOutcome> outcomes = generator.Run(arrivals, mix);
+  return Publish(
+      Summarise(
+          outcomes,
+          {.ttft_seconds = options.ttft_slo_ms / 1e3, .tpot_seconds = options.tpot_slo_ms / 1e3},
+          std::chrono::seconds(options.warm_up_s), std::chrono::seconds(options.duration_s)),
+      options);
+}
+
+}  // namespace
+
+int RunBench(int argc, const char* const* argv) {
+  BenchOptions options;
+  LocalClusterOptions cluster;
+  base::FlagSet flags("triptych bench [flags]: an open-loop load generator");
+  options.DeclareLoad(&flags);
+  options.DeclareMeasure(&flags);
+  cluster.Declare(&flags);
+  // Its own cluster measures everything but the arithmetic, unless told otherwise.
+  cluster.device = "modelled";
+  if (const int code = base::ParseCommandLine(argc, argv, &flags); code >= 0) return code;
+  // Ctrl-C ends this process at once; its children die with it.
+  const absl::Status status = Measure(options, cluster);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "triptych bench: %s\n", status.ToString().c_str());
+  return status.code() == absl::StatusCode::kInvalidArgument ? 2 : 1;
 }
 
 }  // namespace triptych::services
