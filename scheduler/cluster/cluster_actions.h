@@ -71,6 +71,8 @@ struct ClusterSnapshot {
   RequestCounts requests;
   int64_t queued_prefill_tokens = 0;
   int64_t queued_patches = 0;
+  // By the stage that is waited for: since the oldest such request was admitted.
+  std::array<base::Duration, kNumStages> oldest_wait{};
   // Since the start.
   int64_t admitted = 0;
   int64_t refused = 0;

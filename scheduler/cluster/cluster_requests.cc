@@ -87,6 +87,7 @@ void ClusterScheduler::Submit(const SubmitRequest& submit, Submission kind, base
   auto request = std::make_unique<Request>();
   request->submit = submit;
   request->arrival = next_arrival_++;
+  request->admitted = now;
   request->epoch = submit.epoch;
   request->resubmitted = recovering_ || kind == Submission::kAgain;
   if (submit.time_left != base::Duration(0)) {

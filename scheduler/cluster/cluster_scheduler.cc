@@ -98,7 +98,13 @@ ClusterSnapshot ClusterScheduler::Snapshot(base::TimePoint now) const {
   RequestCounts& counts = snapshot.requests;
   int64_t* const by_state[] = {&counts.queued,       &counts.prefilling, &counts.awaiting_decode,
                                &counts.handing_over, &counts.decoding,   &counts.finishing};
-  for (const auto& [id, request] : requests_) ++*by_state[request->state.index()];
+  for (const auto& [id, request] : requests_) {
+    ++*by_state[request->state.index()];
+    if (const std::optional<Stage> stage = request->WaitsFor()) {
+      base::Duration& oldest = snapshot.oldest_wait[static_cast<int>(*stage)];
+      oldest = std::max(oldest, now - request->admitted);
+    }
+  }
   return snapshot;
 }
 

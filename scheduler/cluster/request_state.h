@@ -70,6 +70,7 @@ using RequestState = std::variant<InQueue, InPrefill, AwaitsDecode, InHandover, 
 struct Request {
   SubmitRequest submit;
   uint64_t arrival = 0;  // order of admission
+  base::TimePoint admitted;
   base::TimePoint deadline = base::kNever;
   OutputEpoch epoch;  // of the next producer of tokens
   RequestState state;
@@ -86,6 +87,8 @@ struct Request {
   // False when the first token is the last.
   bool NeedsDecode() const { return submit.max_tokens - submit.tokens_sent != 1; }
   bool Needs(Stage stage) const;
+  // The stage whose workers it waits for; nullopt while it has what it needs.
+  std::optional<Stage> WaitsFor() const;
 };
 
 }  // namespace triptych::scheduler

@@ -22,6 +22,11 @@ SchedulerMetrics::SchedulerMetrics(base::Registry* registry) : registry_(registr
     requests_[i] = registry->GetGauge({"triptych_requests", "Live requests by state."},
                                       {{"state", kStates[i]}});
   }
+  for (int i = 0; i < scheduler::kNumStages; ++i) {
+    queue_age_[i] = registry->GetGauge(
+        {"triptych_queue_age_seconds", "Since the oldest request that waits was admitted."},
+        {{"stage", ToString(static_cast<scheduler::Stage>(i))}});
+  }
   admitted_ = registry->GetCounter({"triptych_admitted_total", "Requests admitted."});
   refused_ = registry->GetCounter({"triptych_refusals_total", "Requests refused at once."},
                                   {{"reason", "scheduler"}});
@@ -44,6 +49,9 @@ void SchedulerMetrics::OnSnapshot(const scheduler::ClusterSnapshot& snapshot) {
     held += counts[i];
   }
   held_requests_.Set(static_cast<double>(held));
+  for (int i = 0; i < scheduler::kNumStages; ++i) {
+    queue_age_[i].Set(base::ToSeconds(snapshot.oldest_wait[i]));
+  }
   queued_prefill_.Set(static_cast<double>(snapshot.queued_prefill_tokens));
   queued_patches_.Set(static_cast<double>(snapshot.queued_patches));
   Raise(admitted_, last_.admitted, snapshot.admitted);
