@@ -1,0 +1,247 @@
+#include "tests/integration/cluster_fixture.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/rpc.h"
+#include "services/cli/http_get.h"
+#include "services/cli/supervisor.h"
+
+namespace triptych::testing {
+namespace {
+
+constexpr char kModel[] = "assets/triptych-16m";
+constexpr char kExamples[] = "assets/examples";
+constexpr char kDevelopment[] = "../shared/dev";
+
+std::string Binary() {
+  const char* path = getenv("TRIPTYCH_BINARY");
+  return path != nullptr ? path : "build/bin/triptych";
+}
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  REQUIRE(in.is_open());
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+Question FromJson(const nlohmann::json& json, const std::string& folder, const std::string& name) {
+  Question question{.name = name, .expected = json.at("answer")};
+  if (json.contains("reference_text")) question.expected = json.at("reference_text");
+  v1::Message* message = question.request.add_messages();
+  message->set_role("user");
+  v1::Video video;
+  for (const std::string& file : json.value("files", std::vector<std::string>())) {
+    std::string bytes = ReadFile(absl::StrCat(folder, "/", file));
+    v1::Image* image =
+        json.at("kind") == "video" ? video.add_frames() : message->add_content()->mutable_image();
+    image->set_data(std::move(bytes));
+  }
+  if (video.frames_size() > 0) {
+    video.set_fps(json.value("fps", 2.0));
+    *message->add_content()->mutable_video() = std::move(video);
+  }
+  message->add_content()->set_text(json.at("question").get<std::string>());
+  return question;
+}
+
+std::string MakeLogFolder() {
+  std::string pattern = "/tmp/triptych-integration-XXXXXX";
+  REQUIRE(mkdtemp(pattern.data()) != nullptr);
+  return pattern;
+}
+
+std::vector<std::string> UpCommand(const std::string& workers, const std::string& log_dir,
+                                   const std::vector<std::string>& more) {
+  std::vector<std::string> argv = {Binary(),
+                                   "up",
+                                   absl::StrCat("--model=", kModel),
+                                   "--workers=" + workers,
+                                   "--http=127.0.0.1:0",
+                                   "--grpc=127.0.0.1:0",
+                                   "--threads=1",
+                                   "--log-dir=" + log_dir};
+  argv.insert(argv.end(), more.begin(), more.end());
+  return argv;
+}
+
+// name of the process -> sum of its metrics that begin with triptych_held_.
+std::map<std::string, double> HeldByProcess(const services::ClusterRecord& record) {
+  std::map<std::string, double> held;
+  for (const services::ProcessRecord& process : record.processes) {
+    const auto reply = services::HttpGet(process.admin, "/metrics", std::chrono::seconds(1));
+    // One that cannot be asked may hold anything.
+    if (!reply.ok()) {
+      held[process.name] = 1e9;
+      continue;
+    }
+    for (absl::string_view line : absl::StrSplit(reply->body, '\n')) {
+      double value = 0;
+      const size_t space = line.rfind(' ');
+      if (line.rfind("triptych_held_", 0) != 0 || space == absl::string_view::npos) continue;
+      if (absl::SimpleAtod(line.substr(space + 1), &value)) held[process.name] += value;
+    }
+  }
+  return held;
+}
+
+}  // namespace
+
+std::vector<Question> ExampleQuestions() {
+  const auto json = nlohmann::json::parse(ReadFile(absl::StrCat(kExamples, "/questions.json")));
+  std::vector<Question> questions;
+  for (const auto& item : json) questions.push_back(FromJson(item, kExamples, item.at("name")));
+  return questions;
+}
+
+std::vector<Question> DevelopmentQuestions(size_t limit) {
+  std::vector<Question> questions;
+  std::ifstream in(absl::StrCat(kDevelopment, "/questions.jsonl"));
+  std::string line;
+  while (questions.size() < limit && std::getline(in, line)) {
+    const auto json = nlohmann::json::parse(line);
+    questions.push_back(
+        FromJson(json, kDevelopment, absl::StrCat("dev ", json.at("id").get<int>())));
+  }
+  return questions;
+}
+
+std::vector<Question> LongQuestions(size_t count, int tokens) {
+  std::vector<Question> questions;
+  for (size_t i = 0; i < count; ++i) {
+    Question question{.name = absl::StrCat("long ", i)};
+    v1::Message* message = question.request.add_messages();
+    message->set_role("user");
+    message->add_content()->set_text(absl::StrCat("Tell story number ", i, "."));
+    question.request.set_max_tokens(tokens);
+    // Sampled, so that the texts differ and end late; the same seed draws the same.
+    question.request.mutable_sampling()->set_temperature(1.5f);
+    question.request.mutable_sampling()->set_top_p(1);
+    question.request.mutable_sampling()->set_top_logprobs(-1);
+    question.request.mutable_sampling()->set_seed(i + 1);
+    questions.push_back(std::move(question));
+  }
+  return questions;
+}
+
+Cluster::Cluster(const std::string& workers, std::vector<std::string> more_flags)
+    : log_dir_(MakeLogFolder()),
+      process_(UpCommand(workers, log_dir_, more_flags), log_dir_ + "/up.log") {
+  const std::string line = process_.WaitForLine("ready ", std::chrono::minutes(2));
+  auto addresses = services::ParseListeningLine(absl::StrCat("listening ", line.substr(6)));
+  REQUIRE(addresses.has_value());
+  grpc_ = (*addresses)["grpc"];
+  scheduler_ = (*addresses)["scheduler"];
+}
+
+Cluster::~Cluster() {
+  process_.Terminate(std::chrono::seconds(15));
+  std::error_code error;
+  std::filesystem::remove_all(log_dir_, error);
+}
+
+services::ClusterRecord Cluster::Record() const {
+  auto record = services::FindCluster(services::ClusterRecordFolder(), grpc_);
+  INFO(record.status().ToString());
+  REQUIRE(record.ok());
+  return *std::move(record);
+}
+
+void Cluster::Kill(const std::string& name) const {
+  for (const services::ProcessRecord& process : Record().processes) {
+    if (process.name != name) continue;
+    REQUIRE(process.pid > 0);
+    REQUIRE(kill(static_cast<pid_t>(process.pid), SIGKILL) == 0);
+    return;
+  }
+  FAIL("no process " << name);
+}
+
+bool Cluster::WaitRestarted(const std::string& name, int64_t restarts) const {
+  return Eventually(std::chrono::seconds(30), [&] {
+    // While the gateway is down the record has no addresses to be found by.
+    const auto record = services::ReadClusterRecord(
+        services::ClusterRecordPath(services::ClusterRecordFolder(), process_.pid()));
+    if (!record.ok()) return false;
+    return std::any_of(record->processes.begin(), record->processes.end(), [&](const auto& p) {
+      return p.name == name && p.restarts >= restarts && p.state == "ready";
+    });
+  });
+}
+
+double Cluster::HeldResources() const {
+  double total = 0;
+  for (const auto& [name, held] : HeldByProcess(Record())) total += held;
+  return total;
+}
+
+std::string Cluster::HeldResourcesByName() const {
+  std::string text;
+  for (const auto& [name, held] : HeldByProcess(Record())) {
+    absl::StrAppend(&text, name, "=", held, " ");
+  }
+  return text;
+}
+
+Reply Ask(v1::Inference::Stub* stub, const v1::GenerateRequest& request) {
+  grpc::ClientContext context;
+  base::SetDeadline(std::chrono::minutes(2), &context);
+  const auto stream = stub->Generate(&context, request);
+  Reply reply;
+  v1::GenerateResponse response;
+  while (stream->Read(&response)) reply.text += response.text();
+  const grpc::Status status = stream->Finish();
+  reply.ok = status.ok();
+  reply.error = absl::StrCat(static_cast<int>(status.error_code()), " ", status.error_message());
+  return reply;
+}
+
+Load::Load(const std::string& grpc, std::vector<Question> questions, int concurrency)
+    : questions_(std::move(questions)), stub_(v1::Inference::NewStub(base::ConnectAsClient(grpc))) {
+  for (int i = 0; i < concurrency; ++i) threads_.emplace_back([this] { Run(); });
+}
+
+void Load::Run() {
+  while (!stopping_.load()) {
+    const Question& question =
+        questions_[static_cast<size_t>(next_.fetch_add(1)) % questions_.size()];
+    const Reply reply = Ask(stub_.get(), question.request);
+    base::MutexLock lock(&mutex_);
+    answers_.fetch_add(1);
+    std::string expected = question.expected;
+    if (expected.empty() && reply.ok) {
+      expected = first_text_.emplace(question.name, reply.text).first->second;
+    }
+    if (!reply.ok) faults_.push_back(absl::StrCat(question.name, ": ", reply.error));
+    if (reply.ok && reply.text != expected) {
+      faults_.push_back(
+          absl::StrCat(question.name, ": got \"", reply.text, "\" not \"", expected, "\""));
+    }
+  }
+}
+
+bool Load::WaitAnswers(int count, base::Duration timeout) const {
+  return Eventually(timeout, [&] { return answers_.load() >= count; });
+}
+
+std::vector<std::string> Load::Finish() {
+  stopping_.store(true);
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
+  base::MutexLock lock(&mutex_);
+  return faults_;
+}
+
+}  // namespace triptych::testing
