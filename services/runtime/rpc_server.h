@@ -15,7 +15,8 @@ namespace triptych::services {
 
 class RpcServer {
  public:
-  // Serves `services` (borrowed; they outlive the server) at `address`; port 0 takes a free one.
+  // Serves `services` (borrowed; they outlive the server) at `address`: host:port, port 0 takes a
+  // free one, or unix:PATH for peers on this machine.
   // UNAVAILABLE when the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
       const std::string& address, base::RpcAudience audience,
