@@ -100,8 +100,7 @@ void ClusterScheduler::LandItem(Request* request, int32_t index) {
   ItemProgress* item = ItemOf(&request->state, index);
   if (item == nullptr || item->landed) return;
   item->landed = true;
-  // Its worker frees it by itself; should it not, its inventory shows that nobody claims it.
-  if (item->encode.has_value()) Forget(*std::exchange(item->encode, std::nullopt));
+  if (item->encode.has_value()) Release(*std::exchange(item->encode, std::nullopt));
   auto& state = std::get<InPrefill>(request->state);
   if (++state.num_landed == static_cast<int32_t>(state.items.size())) AllLanded(request);
 }
