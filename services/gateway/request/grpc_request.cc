@@ -40,10 +40,10 @@ absl::StatusOr<ChatPart> TakePart(v1::ContentPart* part) {
 
 void TakeSampling(const v1::SamplingParams& sampling, ChatRequest* chat) {
   chat->temperature = sampling.temperature();
-  chat->top_p = sampling.top_p();
+  if (sampling.has_top_p()) chat->top_p = sampling.top_p();
   chat->top_k = sampling.top_k();
   chat->seed = sampling.seed();
-  chat->top_logprobs = sampling.top_logprobs();
+  if (sampling.has_top_logprobs()) chat->top_logprobs = sampling.top_logprobs();
 }
 
 }  // namespace
