@@ -33,12 +33,13 @@ void Delivery::End(RequestId request, const absl::Status& reason, base::TimePoin
   Conclude(request, reason, base::Duration(0));
 }
 
-// The one terminal. The scheduler hears of it if it may know the request; if it cannot be told now,
-// it will not find the request in the next hello.
+// The one terminal. The scheduler hears of it if it may know the request: now, or after the hello
+// that named the request and is still under way; a later hello does not name it.
 void Delivery::Conclude(RequestId id, const absl::Status& status, base::Duration retry_after) {
   auto it = requests_.find(id);
   if (it == requests_.end()) return;
   if (!it->second.submitted) --waiting_;
+  if (!connected_ && it->second.submitted) ended_since_hello_.push_back(id);
   deadlines_.erase({it->second.deadline, id});
   requests_.erase(it);
   actions_.emplace_back(DeliverEnd{id, status, retry_after});
@@ -60,6 +61,7 @@ SubmitRequest Delivery::Resubmission(const Request& request, base::TimePoint now
 
 std::vector<SubmitRequest> Delivery::Live(base::TimePoint now) {
   std::vector<SubmitRequest> live;
+  ended_since_hello_.clear();
   for (auto& [id, request] : requests_) {
     request.submitted = true;
     live.push_back(Resubmission(request, now));
@@ -70,6 +72,9 @@ std::vector<SubmitRequest> Delivery::Live(base::TimePoint now) {
 
 void Delivery::OnSchedulerConnected(base::TimePoint now) {
   connected_ = true;
+  for (RequestId id : std::exchange(ended_since_hello_, {})) {
+    actions_.emplace_back(SendGatewayMessage{RequestEnded{id}});
+  }
   for (auto& [id, request] : requests_) {
     if (request.submitted) continue;
     request.submitted = true;

@@ -116,6 +116,8 @@ class Delivery {
   const DeliveryLimits limits_;
   bool connected_ = false;
   int waiting_ = 0;  // not submitted
+  // Named by the last hello, whose welcome has not come: at most max_requests.
+  std::vector<RequestId> ended_since_hello_;
   std::map<RequestId, Request> requests_;
   std::set<std::pair<base::TimePoint, RequestId>> deadlines_;
   std::vector<Incarnation> known_peers_;

@@ -206,6 +206,24 @@ TEST_CASE("Delivery: the next scheduler hears of every live request, once",
   CHECK(std::get<SubmitRequest>(f.sent[0]).request == Id(3));
 }
 
+TEST_CASE("Delivery: what ends while a hello is under way is told after the welcome",
+          "[scheduler][delivery]") {
+  Fixture f;
+  f.delivery.OnSchedulerConnected(f.now);
+  REQUIRE(f.Accept(1).ok());
+  REQUIRE(f.Accept(2).ok());
+  f.delivery.OnSchedulerLost(f.now);
+  f.delivery.End(Id(2), absl::CancelledError("left"), f.now);
+  REQUIRE(f.delivery.Live(f.now).size() == 1);  // the hello names 1 alone
+  f.delivery.End(Id(1), absl::CancelledError("left"), f.now);
+  f.Collect();
+  f.sent.clear();
+  f.delivery.OnSchedulerConnected(f.now);
+  f.Collect();
+  REQUIRE(f.sent.size() == 1);
+  CHECK(std::get<RequestEnded>(f.sent[0]).request == Id(1));
+}
+
 TEST_CASE("Delivery: any interleaving of producers gives one answer", "[scheduler][delivery]") {
   // Each producer knows the true token of an index; batches come late, twice and with gaps.
   for (uint64_t seed = 1; seed <= 200; ++seed) {
