@@ -15,7 +15,7 @@
 namespace triptych::scheduler {
 namespace {
 
-// Ends every event: what it made possible is planned, until nothing more comes of it.
+// Plans what the events since the last call have made possible, until nothing more comes of it.
 void Settle(StageState& state) {
   do {
     PlanSteps(state);

@@ -1,7 +1,10 @@
 // Defends that real processes answer as the reference does, whatever the topology: each stage
 // alone, joined in pairs, all in one, and a mixture.
 
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <thread>
+#include <vector>
 
 #include "base/rpc.h"
 #include "tests/integration/cluster_fixture.h"
@@ -39,15 +42,40 @@ TEST_CASE("Cluster: every topology gives the same text", "[integration][slow][se
   }
 }
 
-TEST_CASE("Cluster: all development questions are answered as by the reference",
+// Asks all, `at_once` at a time, and counts the answers that are the reference's. Catch2's
+// assertions are for one thread, so the threads only collect.
+int CountIdentical(const Cluster& cluster, const std::vector<Question>& questions, int at_once) {
+  const auto stub = v1::Inference::NewStub(base::ConnectAsClient(cluster.grpc()));
+  std::atomic<size_t> next{0};
+  std::atomic<int> identical{0};
+  std::vector<std::thread> askers;
+  for (int i = 0; i < at_once; ++i) {
+    askers.emplace_back([&] {
+      for (size_t at = next++; at < questions.size(); at = next++) {
+        const Reply reply = Ask(stub.get(), questions[at].request);
+        if (reply.ok && reply.text == questions[at].expected) ++identical;
+      }
+    });
+  }
+  for (std::thread& asker : askers) asker.join();
+  return identical;
+}
+
+TEST_CASE("Cluster: all development questions, any topology, one or 32 at once, as the reference",
           "[integration][slow][serial]") {
   const std::vector<Question> questions = DevelopmentQuestions(240);
   if (questions.empty()) {
     SkipTest("the development questions are not beside this checkout");
     return;
   }
-  Cluster cluster("encode=1,prefill=1,decode=1");
-  CheckAnswers(cluster, questions);
+  for (const char* workers : {"encode=1,prefill=1,decode=1", "encode+prefill=1,decode=1",
+                              "encode=1,prefill+decode=1", "encode+prefill+decode=1"}) {
+    Cluster cluster(workers);
+    for (int at_once : {1, 32}) {
+      INFO(workers << ", " << at_once << " at once");
+      CHECK(CountIdentical(cluster, questions, at_once) == static_cast<int>(questions.size()));
+    }
+  }
 }
 
 }  // namespace

@@ -10,7 +10,6 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "base/clock.h"
 #include "media/decode.h"
 #include "models/processor/resize.h"
 #include "models/weights/safetensors.h"
@@ -209,22 +208,6 @@ TEST_CASE("ResizeBicubic: flat areas stay flat and sizes are exact", "[models][p
   }
   const base::Image noise = Noise(30, 20, 4);
   CHECK(ResizeBicubic(noise, {30, 20}).pixels == noise.pixels);
-}
-
-TEST_CASE("ImageProcessor: preparing a picture is fast", "[models][processor][.bench]") {
-  const ImageProcessor processor(Config());
-  for (const auto& [width, height] :
-       std::vector<std::pair<int, int>>{{448, 448}, {640, 480}, {2000, 1500}}) {
-    const base::Image image = Noise(width, height, 1);
-    double best = 1;
-    const base::RealClock clock;
-    for (int round = 0; round < 10; ++round) {
-      const base::TimePoint start = clock.Now();
-      REQUIRE(processor.Patchify(image).ok());
-      best = std::min(best, base::ToSeconds(clock.Now() - start));
-    }
-    WARN(width << "x" << height << ": " << best * 1e3 << " ms");
-  }
 }
 
 }  // namespace triptych::models
