@@ -10,15 +10,14 @@
 #include <memory>
 #include <utility>
 
-#include "base/mutex.h"
-#include "services/runtime/stream_out.h"
+#include "services/runtime/batch_writer.h"
 
 namespace triptych::services {
 
 template <typename Out, typename In>
 class ClientStream final : public grpc::ClientBidiReactor<Out, In> {
  public:
-  using Message = typename StreamOut<Out>::Message;
+  using Message = typename BatchWriter<Out>::Message;
   using OnBatch = std::function<void(In&)>;
   // The last callback. The stream frees itself after it.
   using OnClosed = std::function<void(const grpc::Status&)>;
@@ -30,7 +29,7 @@ class ClientStream final : public grpc::ClientBidiReactor<Out, In> {
                                             OnBatch on_batch, OnClosed on_closed) {
     auto stream =
         std::shared_ptr<ClientStream>(new ClientStream(std::move(on_batch), std::move(on_closed)));
-    stream->out_.set_envelope(std::move(envelope));
+    stream->writer_.set_envelope(std::move(envelope));
     stream->self_ = stream;
     // A peer that restarts is waited for; gRPC spaces its attempts.
     stream->context_.set_wait_for_ready(true);
@@ -52,21 +51,13 @@ class ClientStream final : public grpc::ClientBidiReactor<Out, In> {
   // As Send, but the message stays until the next Send or Flush: for a burst that should leave as
   // one batch.
   bool Enqueue(Message message) {
-    base::MutexLock lock(&mutex_);
-    if (closed_) return false;
-    if (out_.Add(std::move(message))) return true;
-    context_.TryCancel();
-    return false;
+    const Added added = writer_.Add(std::move(message));
+    if (added == Added::kFull) context_.TryCancel();
+    return added == Added::kYes;
   }
-  void Flush() {
-    base::MutexLock lock(&mutex_);
-    if (!closed_) WriteNext();
-  }
+  void Flush() { writer_.Flush(); }
 
-  void set_envelope(v1::Envelope envelope) {
-    base::MutexLock lock(&mutex_);
-    out_.set_envelope(std::move(envelope));
-  }
+  void set_envelope(v1::Envelope envelope) { writer_.set_envelope(std::move(envelope)); }
 
   // Ends it soon; on_closed still comes.
   void Close() { context_.TryCancel(); }
@@ -77,19 +68,12 @@ class ClientStream final : public grpc::ClientBidiReactor<Out, In> {
       this->StartRead(&in_);
       return;
     }
-    {
-      base::MutexLock lock(&mutex_);
-      closed_ = true;
-    }
+    writer_.Close([] {});
     context_.TryCancel();
     this->RemoveHold();
   }
 
-  void OnWriteDone(bool ok) override {
-    base::MutexLock lock(&mutex_);
-    write_in_flight_ = false;
-    if (ok && !closed_) WriteNext();
-  }
+  void OnWriteDone(bool ok) override { writer_.OnWritten(ok); }
 
   void OnDone(const grpc::Status& status) override {
     on_closed_(status);
@@ -97,14 +81,10 @@ class ClientStream final : public grpc::ClientBidiReactor<Out, In> {
   }
 
  private:
+  using Added = typename BatchWriter<Out>::Added;
+
   ClientStream(OnBatch on_batch, OnClosed on_closed)
       : on_batch_(std::move(on_batch)), on_closed_(std::move(on_closed)) {}
-
-  void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (write_in_flight_ || !out_.Next()) return;
-    write_in_flight_ = true;
-    this->StartWrite(&out_.writing());
-  }
 
   grpc::ClientContext context_;
   const OnBatch on_batch_;
@@ -112,10 +92,7 @@ class ClientStream final : public grpc::ClientBidiReactor<Out, In> {
   In in_;
   // Shared with gRPC: until OnDone the library holds a raw pointer.
   std::shared_ptr<ClientStream> self_;
-  base::Mutex mutex_;
-  StreamOut<Out> out_ ABSL_GUARDED_BY(mutex_);
-  bool write_in_flight_ ABSL_GUARDED_BY(mutex_) = false;
-  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  BatchWriter<Out> writer_{[this](const Out* batch) { this->StartWrite(batch); }};
 };
 
 }  // namespace triptych::services

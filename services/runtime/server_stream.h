@@ -10,15 +10,14 @@
 #include <memory>
 #include <utility>
 
-#include "base/mutex.h"
-#include "services/runtime/stream_out.h"
+#include "services/runtime/batch_writer.h"
 
 namespace triptych::services {
 
 template <typename In, typename Out>
 class ServerStream final : public grpc::ServerBidiReactor<In, Out> {
  public:
-  using Message = typename StreamOut<Out>::Message;
+  using Message = typename BatchWriter<Out>::Message;
   using OnBatch = std::function<void(ServerStream*, In&)>;
   // The last callback. The stream frees itself after it.
   using OnClosed = std::function<void(ServerStream*)>;
@@ -42,26 +41,19 @@ class ServerStream final : public grpc::ServerBidiReactor<In, Out> {
   // As Send, but the message stays until the next Send or Flush: for a burst that should leave as
   // one batch.
   bool Enqueue(Message message) {
-    base::MutexLock lock(&mutex_);
-    if (finished_) return false;
-    if (out_.Add(std::move(message))) return true;
-    FinishLocked(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "peer reads too slowly"));
-    return false;
+    const Added added = writer_.Add(std::move(message));
+    if (added == Added::kFull) {
+      Close(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "peer reads too slowly"));
+    }
+    return added == Added::kYes;
   }
-  void Flush() {
-    base::MutexLock lock(&mutex_);
-    if (!finished_) WriteNext();
-  }
+  void Flush() { writer_.Flush(); }
 
-  void set_envelope(v1::Envelope envelope) {
-    base::MutexLock lock(&mutex_);
-    out_.set_envelope(std::move(envelope));
-  }
+  void set_envelope(v1::Envelope envelope) { writer_.set_envelope(std::move(envelope)); }
 
   // Ends the stream with `status`; on_closed still comes. Later calls change nothing.
   void Close(grpc::Status status) {
-    base::MutexLock lock(&mutex_);
-    FinishLocked(std::move(status));
+    writer_.Close([&] { this->Finish(std::move(status)); });
   }
 
   // For the owner's free use from on_batch: the peer's incarnation, once it has said hello.
@@ -78,11 +70,7 @@ class ServerStream final : public grpc::ServerBidiReactor<In, Out> {
     Close(grpc::Status::OK);
   }
 
-  void OnWriteDone(bool ok) override {
-    base::MutexLock lock(&mutex_);
-    write_in_flight_ = false;
-    if (ok && !finished_) WriteNext();
-  }
+  void OnWriteDone(bool ok) override { writer_.OnWritten(ok); }
 
   void OnCancel() override { Close(grpc::Status::CANCELLED); }
 
@@ -92,20 +80,10 @@ class ServerStream final : public grpc::ServerBidiReactor<In, Out> {
   }
 
  private:
+  using Added = typename BatchWriter<Out>::Added;
+
   ServerStream(OnBatch on_batch, OnClosed on_closed)
       : on_batch_(std::move(on_batch)), on_closed_(std::move(on_closed)) {}
-
-  void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (write_in_flight_ || !out_.Next()) return;
-    write_in_flight_ = true;
-    this->StartWrite(&out_.writing());
-  }
-
-  void FinishLocked(grpc::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (finished_) return;
-    finished_ = true;
-    this->Finish(std::move(status));
-  }
 
   const OnBatch on_batch_;
   const OnClosed on_closed_;
@@ -113,10 +91,7 @@ class ServerStream final : public grpc::ServerBidiReactor<In, Out> {
   uint64_t peer_ = 0;
   // Shared with gRPC: until OnDone the library holds a raw pointer.
   std::shared_ptr<ServerStream> self_;
-  base::Mutex mutex_;
-  StreamOut<Out> out_ ABSL_GUARDED_BY(mutex_);
-  bool write_in_flight_ ABSL_GUARDED_BY(mutex_) = false;
-  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  BatchWriter<Out> writer_{[this](const Out* batch) { this->StartWrite(batch); }};
 };
 
 }  // namespace triptych::services
