@@ -155,10 +155,11 @@ bool PlanStep(StageState& state) {
   StepRecord record;
   record.id = plan.id;
   Budget budget{state.config.step_tokens, state.config.max_batch};
-  PlanImports(state, plan, record);
   PlanEncodes(state, plan, record);
   PlanDecodes(state, budget, plan, record);
   PlanPrefills(state, budget, plan, record);
+  // They run before the rows, but are planned after them: making room for a row may end a task.
+  PlanImports(state, plan, record);
   PlanExports(state, plan, record);
   if (plan.empty()) return false;
   state.steps.Submitted(std::move(record));

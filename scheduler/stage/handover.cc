@@ -99,14 +99,17 @@ std::optional<ImportSpec> ImportOf(StageState& state, const LandedPiece& landed)
   ImportSpec spec{.task = piece.consumer, .buffer = piece.buffer, .range = piece.range};
   if (const PrefillTask* task = Find(state.prefills, piece.consumer)) {
     const PrefillItem& item = task->items.at(piece.item);
-    if (task->life != landed.life || item.landed) return std::nullopt;
+    if (task->life != landed.life || item.slots.empty()) return std::nullopt;
     spec.first_slot = item.slots.first() + piece.range.token_begin;
     return spec;
   }
   const DecodeTask* task = Find(state.decodes, piece.consumer);
-  const auto* waiting = task ? std::get_if<AwaitingKv>(&task->state) : nullptr;
-  if (waiting == nullptr || task->life != landed.life) return std::nullopt;
-  spec.pages = waiting->blocks.Pages(piece.range.token_end);
+  if (task == nullptr || task->life != landed.life) return std::nullopt;
+  const auto* waiting = std::get_if<AwaitingKv>(&task->state);
+  const auto* running = std::get_if<Decoding>(&task->state);
+  if (waiting == nullptr && running == nullptr) return std::nullopt;
+  const BlockTable& blocks = waiting != nullptr ? waiting->blocks : running->blocks;
+  spec.pages = blocks.Pages(piece.range.token_end);
   return spec;
 }
 

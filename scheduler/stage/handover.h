@@ -32,7 +32,8 @@ void StopReceiving(StageState& state, const TaskId& consumer);
 void ItemIsHere(StageState& state, PrefillTask& task, int32_t item);
 
 // ---- steps ----
-// Imports of pieces that landed, exports of what is computed (by this very step too) and granted.
+// Imports of all pieces that landed: before the rows of the same step, which may read them. Exports
+// of what is computed (by this very step too) and granted.
 void PlanImports(StageState& state, StepPlan& plan, StepRecord& record);
 void PlanExports(StageState& state, StepPlan& plan, StepRecord& record);
 void ImportsDone(StageState& state, const StepRecord& record);

@@ -56,17 +56,8 @@ void TransferReceiver::Forget(const TaskId& consumer, base::TimePoint now) {
 }
 
 void TransferReceiver::Imported(BufferId buffer, base::TimePoint now) {
-  auto it = landings_.find(buffer);
-  if (it == landings_.end()) return;
-  const TransferKey key = it->second.key;
-  Piece* piece = FindPiece(key, it->second.index);
+  if (!landings_.contains(buffer)) return;
   Release(buffer);
-  if (piece != nullptr && piece->state == Piece::State::kLanded) {
-    piece->state = Piece::State::kImported;
-    Input& input = *Find(key);
-    input.attempt->imported_bytes += piece->ready.bytes;
-    if (input.attempt->imported_bytes == input.expectation.bytes) Complete(input);
-  }
   GiveGo(now);
 }
 
@@ -146,7 +137,6 @@ void TransferReceiver::RepeatAnswer(Incarnation peer, const Piece& piece) {
       Say(peer, Go{piece.ready.key, piece.ready.index, piece.sequence});
       break;
     case Piece::State::kLanded:
-    case Piece::State::kImported:
       Say(peer, PieceAcknowledged{piece.ready.key, piece.ready.index});
       break;
   }
@@ -241,7 +231,7 @@ void TransferReceiver::GiveGo(base::TimePoint now) {
     Peer& peer = peers_[incarnation];
     const BufferId buffer = new_buffer_();
     landed_bytes_ += ready.bytes;
-    landings_[buffer] = Landing{ready.bytes, ready.key, ready.index};
+    landings_[buffer] = ready.bytes;
     piece->state = Piece::State::kGoing;
     piece->sequence = ++peer.last_sequence;
     peer.receives[piece->sequence] = Receive{.key = ready.key,
@@ -292,6 +282,9 @@ void TransferReceiver::Land(const Receive& receive, Piece& piece, Incarnation pe
                                     .item = receive.key.item,
                                     .range = piece.ready.range,
                                     .buffer = receive.buffer});
+  Input& input = *Find(receive.key);
+  input.attempt->landed_bytes += piece.ready.bytes;
+  if (input.attempt->landed_bytes == input.expectation.bytes) Complete(input);
 }
 
 // ---- peers and time -----------------------------------------------------------------------------
@@ -300,7 +293,7 @@ void TransferReceiver::PeerLost(Incarnation incarnation, base::TimePoint now) {
   lost_.Insert(incarnation);
   std::erase_if(parked_, [&](const Parked& parked) { return parked.peer == incarnation; });
   for (auto& [id, input] : inputs_) {
-    if (input.attempt.has_value() && input.attempt->peer == incarnation && !CheckedIn(input)) {
+    if (input.attempt.has_value() && input.attempt->peer == incarnation && !input.received) {
       input.attempt.reset();
     }
   }
@@ -355,18 +348,6 @@ TransferReceiver::Piece* TransferReceiver::FindPiece(const TransferKey& key, int
   return it == input->attempt->pieces.end() ? nullptr : &it->second;
 }
 
-// Every piece was acknowledged, so its producer may have said that it delivered and be gone: what
-// is left to do is the imports.
-bool TransferReceiver::CheckedIn(const Input& input) {
-  int64_t bytes = 0;
-  for (const auto& [index, piece] : input.attempt->pieces) {
-    const bool here =
-        piece.state == Piece::State::kLanded || piece.state == Piece::State::kImported;
-    if (here) bytes += piece.ready.bytes;
-  }
-  return bytes == input.expectation.bytes;
-}
-
 void TransferReceiver::EndAttempt(Input& input) {
   if (!input.attempt.has_value()) return;
   const TransferKey key = input.attempt->key;
@@ -378,7 +359,7 @@ void TransferReceiver::EndAttempt(Input& input) {
 void TransferReceiver::Release(BufferId buffer) {
   auto it = landings_.find(buffer);
   CHECK_TRUE(it != landings_.end());
-  landed_bytes_ -= it->second.bytes;
+  landed_bytes_ -= it->second;
   landings_.erase(it);
   actions_.emplace_back(ReleaseBuffer{buffer});
 }

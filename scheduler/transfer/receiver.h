@@ -57,8 +57,7 @@ class TransferReceiver {
   // After PieceLanded: no step reads the buffer any more. Must follow each PieceLanded, whether the
   // piece was imported or its consumer is over.
   void Imported(BufferId buffer, base::TimePoint now);
-  // For good: its messages are ignored from now on. An input that was acknowledged whole is still
-  // received, once it is imported.
+  // For good: its messages are ignored from now on.
   void PeerLost(Incarnation peer, base::TimePoint now);
 
   void OnTime(base::TimePoint now);
@@ -74,7 +73,7 @@ class TransferReceiver {
   using InputId = std::pair<TaskId, int32_t>;  // consumer, item
   struct Piece {
     Ready ready;
-    enum class State : uint8_t { kWaiting, kGoing, kLanded, kImported } state = State::kWaiting;
+    enum class State : uint8_t { kWaiting, kGoing, kLanded } state = State::kWaiting;
     uint64_t sequence = 0;
   };
   // One granted offer.
@@ -82,7 +81,7 @@ class TransferReceiver {
     TransferKey key;
     Incarnation peer;
     std::map<int32_t, Piece> pieces;
-    int64_t imported_bytes = 0;
+    int64_t landed_bytes = 0;
   };
   struct Input {
     Expectation expectation;
@@ -101,11 +100,6 @@ class TransferReceiver {
   struct Peer {
     uint64_t last_sequence = 0;
     std::map<uint64_t, Receive> receives;  // under way
-  };
-  struct Landing {
-    int64_t bytes = 0;
-    TransferKey key;
-    int32_t index = 0;
   };
   struct Parked {
     Incarnation peer;
@@ -133,7 +127,6 @@ class TransferReceiver {
   void GiveGo(base::TimePoint now);
   void Land(const Receive& receive, Piece& piece, Incarnation peer);
   void Complete(Input& input);
-  static bool CheckedIn(const Input& input);
   void EndAttempt(Input& input);
   void Release(BufferId buffer);
   void Say(Incarnation peer, TransferMessage message);
@@ -145,8 +138,8 @@ class TransferReceiver {
   int64_t landed_bytes_ = 0;
   std::map<InputId, Input> inputs_;
   std::map<Incarnation, Peer> peers_;
-  std::map<BufferId, Landing> landings_;
-  std::deque<Parked> parked_;    // by time
+  std::map<BufferId, int64_t> landings_;  // their bytes
+  std::deque<Parked> parked_;             // by time
   std::deque<Waiting> waiting_;  // for landing memory, in order of arrival; may name what is over
   Remembered<Incarnation> lost_{kMaxRemembered};
   Remembered<TaskId> over_{kMaxRemembered};

@@ -48,7 +48,8 @@ struct PieceLanded {
   BufferId buffer;
 };
 
-// Every piece of this input is checked and imported.
+// Every piece of this input has been checked in; each PieceLanded came before. What is planned
+// after their imports may read them.
 struct TransferReceived {
   TaskId consumer;
   int32_t item = -1;
