@@ -36,7 +36,7 @@ struct Gateway::Parts {
                  model->tokenizer(),
                  scheduler::DeliveryLimits{.max_requests = static_cast<int>(options.max_requests)},
                  &metrics),
-             [this](const scheduler::GatewayToScheduler& message) { return Send(message); }),
+             [this](absl::Span<const scheduler::GatewayToScheduler> messages) { Send(messages); }),
         front{.intake = intake,
               .core = core,
               .budget = budget,
@@ -59,9 +59,8 @@ struct Gateway::Parts {
     link.reset();
   }
 
-  bool Send(const scheduler::GatewayToScheduler& message) {
-    SchedulerLink* to = link_ready.load();
-    return to != nullptr && to->Send(message);
+  void Send(absl::Span<const scheduler::GatewayToScheduler> messages) {
+    if (SchedulerLink* to = link_ready.load()) to->Send(messages);
   }
   bool Ready() const {
     SchedulerLink* to = link_ready.load();

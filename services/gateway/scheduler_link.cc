@@ -88,8 +88,9 @@ SchedulerLink::SchedulerLink(const std::string& scheduler, GatewayIdentity ident
     : impl_(std::make_unique<Impl>(scheduler, std::move(identity), core, clock)) {}
 SchedulerLink::~SchedulerLink() = default;
 
-bool SchedulerLink::Send(const scheduler::GatewayToScheduler& message) {
-  return impl_->control().Send(ToProto(message));
+void SchedulerLink::Send(absl::Span<const scheduler::GatewayToScheduler> messages) {
+  for (const auto& message : messages) impl_->control().Enqueue(ToProto(message));
+  impl_->control().Flush();
 }
 
 bool SchedulerLink::connected() const { return impl_->control().connected(); }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/types/span.h"
 #include "base/clock.h"
 #include "scheduler/plan/gateway_messages.h"
 #include "services/gateway/core/gateway_core.h"
@@ -26,8 +27,8 @@ class SchedulerLink {
                 const base::Clock& clock);
   ~SchedulerLink();
 
-  // False when no scheduler is connected.
-  bool Send(const scheduler::GatewayToScheduler& message);
+  // Lost when no scheduler is connected.
+  void Send(absl::Span<const scheduler::GatewayToScheduler> messages);
   bool connected() const;
 
  private:

@@ -37,15 +37,53 @@ v1::StageTimes ToProto(const StageTimes& times) {
 
 GrpcLinks::GrpcLinks(scheduler::WorkerProfile profile, const base::Clock& clock, base::Logger& log,
                      InputPuller* puller)
-    : profile_(std::move(profile)), clock_(clock), log_(log), puller_(puller) {}
+    : profile_(std::move(profile)),
+      clock_(clock),
+      log_(log),
+      puller_(puller),
+      tokens_(profile_.incarnation, TokenWiring()),
+      handshakes_(profile_.incarnation, HandshakeWiring()) {}
 
 GrpcLinks::~GrpcLinks() {
   control_.reset();
-  base::MutexLock lock(&mutex_);
-  stopping_ = true;
-  for (auto& [peer, numbered] : tokens_) numbered.stream->Close();
-  for (auto& [peer, numbered] : handshakes_) numbered.stream->Close();
-  while (open_streams_ > 0) closed_.Wait(&mutex_);
+  tokens_.Stop();
+  handshakes_.Stop();
+}
+
+GrpcLinks::TokenStreams::Wiring GrpcLinks::TokenWiring() {
+  return {.connect =
+              [](const std::string& address) {
+                // Shared with the stream that runs on it.
+                std::shared_ptr<v1::Tokens::Stub> stub =
+                    v1::Tokens::NewStub(base::Connect(address));
+                return [stub](grpc::ClientContext* context, auto* reactor) {
+                  stub->async()->Stream(context, reactor);
+                };
+              },
+          .on_batch = [this](Incarnation, v1::TokenReplies& replies) { OnTokenReplies(replies); },
+          // What was not acknowledged goes out again, on a new stream that waits for the gateway.
+          .on_lost =
+              [this](const scheduler::PeerAddress& gateway) {
+                loop_->PostTokenStreamReset(gateway.incarnation);
+              }};
+}
+
+GrpcLinks::Handshakes::Wiring GrpcLinks::HandshakeWiring() {
+  return {.connect =
+              [](const std::string& address) {
+                std::shared_ptr<v1::Transfer::Stub> stub =
+                    v1::Transfer::NewStub(base::Connect(address));
+                return [stub](grpc::ClientContext* context, auto* reactor) {
+                  stub->async()->Handshake(context, reactor);
+                };
+              },
+          .on_batch = [](Incarnation, v1::HandshakeClosed&) {},
+          .hello =
+              [this] {
+                v1::TransferMessage hello;
+                hello.mutable_hello()->set_address(profile_.address);
+                return hello;
+              }};
 }
 
 void GrpcLinks::Connect(const std::string& scheduler_address, WorkerLoop* loop) {
@@ -124,12 +162,19 @@ void GrpcLinks::DropInput(scheduler::TaskId task) { puller_->Drop(task); }
 
 void GrpcLinks::SendTransfer(const scheduler::PeerAddress& peer,
                              const scheduler::TransferMessage& message) {
-  if (auto stream = HandshakeTo(peer)) stream->Enqueue(services::ToProto(message));
+  scheduler::PeerAddress to = peer;
+  if (to.address.empty()) {
+    base::MutexLock lock(&mutex_);
+    auto it = addresses_.find(peer.incarnation);
+    if (it == addresses_.end()) return;
+    to.address = it->second;
+  }
+  if (auto stream = handshakes_.To(to)) stream->Enqueue(services::ToProto(message));
 }
 
 void GrpcLinks::SendTokens(const scheduler::PeerAddress& gateway,
                            const scheduler::TokenBatch& batch, const StageTimes* times) {
-  auto stream = TokensTo(gateway);
+  auto stream = tokens_.To(gateway);
   if (stream == nullptr) return;
   v1::TokenBatch message = services::ToProto(batch);
   if (times != nullptr) *message.mutable_times() = ToProto(*times);
@@ -139,57 +184,6 @@ void GrpcLinks::SendTokens(const scheduler::PeerAddress& gateway,
 void GrpcLinks::LearnAddress(Incarnation peer, std::string address) {
   base::MutexLock lock(&mutex_);
   addresses_[peer] = std::move(address);
-}
-
-v1::Envelope GrpcLinks::EnvelopeTo(Incarnation peer) const {
-  v1::Envelope envelope;
-  envelope.set_sender_incarnation(profile_.incarnation.value());
-  envelope.set_receiver_incarnation(peer.value());
-  return envelope;
-}
-
-std::shared_ptr<GrpcLinks::TokenStream> GrpcLinks::TokensTo(const scheduler::PeerAddress& gateway) {
-  base::MutexLock lock(&mutex_);
-  if (stopping_) return nullptr;
-  auto& [number, stream] = tokens_[gateway.incarnation];
-  if (stream != nullptr) return stream;
-  number = ++last_number_;
-  // The stub lives as long as the stream: the callback below holds it.
-  std::shared_ptr<v1::Tokens::Stub> stub = v1::Tokens::NewStub(base::Connect(gateway.address));
-  const Incarnation peer = gateway.incarnation;
-  stream = TokenStream::Open(
-      [&](grpc::ClientContext* context, auto* reactor) { stub->async()->Stream(context, reactor); },
-      EnvelopeTo(peer), [this](v1::TokenReplies& replies) { OnTokenReplies(replies); },
-      [this, peer, number = number, stub](const grpc::Status&) { OnTokensClosed(peer, number); });
-  ++open_streams_;
-  return stream;
-}
-
-std::shared_ptr<GrpcLinks::Handshake> GrpcLinks::HandshakeTo(const scheduler::PeerAddress& peer) {
-  base::MutexLock lock(&mutex_);
-  if (stopping_) return nullptr;
-  auto& [number, stream] = handshakes_[peer.incarnation];
-  if (stream != nullptr) return stream;
-  std::string address = peer.address;
-  if (address.empty()) address = addresses_[peer.incarnation];
-  if (address.empty()) {
-    handshakes_.erase(peer.incarnation);
-    return nullptr;
-  }
-  number = ++last_number_;
-  std::shared_ptr<v1::Transfer::Stub> stub = v1::Transfer::NewStub(base::Connect(address));
-  const Incarnation id = peer.incarnation;
-  stream = Handshake::Open(
-      [&](grpc::ClientContext* context, auto* reactor) {
-        stub->async()->Handshake(context, reactor);
-      },
-      EnvelopeTo(id), [](v1::HandshakeClosed&) {},
-      [this, id, number = number, stub](const grpc::Status&) { OnHandshakeClosed(id, number); });
-  ++open_streams_;
-  v1::TransferMessage hello;
-  hello.mutable_hello()->set_address(profile_.address);
-  stream->Send(std::move(hello));
-  return stream;
 }
 
 void GrpcLinks::OnTokenReplies(const v1::TokenReplies& replies) {
@@ -202,48 +196,19 @@ void GrpcLinks::OnTokenReplies(const v1::TokenReplies& replies) {
   loop_->PostTokenReplies(std::move(plain));
 }
 
-void GrpcLinks::OnTokensClosed(Incarnation gateway, uint64_t number) {
-  bool again = false;
-  {
-    base::MutexLock lock(&mutex_);
-    auto it = tokens_.find(gateway);
-    again = !stopping_ && it != tokens_.end() && it->second.number == number;
-    if (again) tokens_.erase(it);
-  }
-  // What was not acknowledged goes out again, on a new stream that waits for the gateway.
-  if (again) loop_->PostTokenStreamReset(gateway);
-  base::MutexLock lock(&mutex_);
-  --open_streams_;
-  closed_.NotifyAll();
-}
-
-void GrpcLinks::OnHandshakeClosed(Incarnation peer, uint64_t number) {
-  base::MutexLock lock(&mutex_);
-  auto it = handshakes_.find(peer);
-  if (it != handshakes_.end() && it->second.number == number) handshakes_.erase(it);
-  --open_streams_;
-  closed_.NotifyAll();
-}
-
 void GrpcLinks::Flush() {
   if (control_ != nullptr) control_->Flush();
-  base::MutexLock lock(&mutex_);
-  for (auto& [gateway, entry] : tokens_) entry.stream->Flush();
-  for (auto& [peer, entry] : handshakes_) entry.stream->Flush();
+  puller_->Flush();
+  tokens_.Flush();
+  handshakes_.Flush();
 }
 
 void GrpcLinks::ForgetPeer(Incarnation peer) {
   puller_->ForgetGateway(peer);
+  tokens_.Forget(peer);
+  handshakes_.Forget(peer);
   base::MutexLock lock(&mutex_);
   addresses_.erase(peer);
-  if (auto it = tokens_.find(peer); it != tokens_.end()) {
-    it->second.stream->Close();
-    tokens_.erase(it);
-  }
-  if (auto it = handshakes_.find(peer); it != handshakes_.end()) {
-    it->second.stream->Close();
-    handshakes_.erase(it);
-  }
 }
 
 }  // namespace triptych::services

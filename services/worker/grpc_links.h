@@ -13,9 +13,9 @@
 #include "base/log.h"
 #include "base/mutex.h"
 #include "scheduler/plan/worker_messages.h"
-#include "services/runtime/client_stream.h"
 #include "services/runtime/control_client.h"
 #include "services/worker/input_puller.h"
+#include "services/worker/peer_streams.h"
 #include "services/worker/worker_links.h"
 #include "services/worker/worker_loop.h"
 #include "triptych/v1/scheduler.grpc.pb.h"
@@ -56,17 +56,14 @@ class GrpcLinks final : public WorkerLinks {
 
  private:
   using Control = ControlClient<v1::WorkerToSchedulerBatch, v1::SchedulerToWorkerBatch>;
-  using TokenStream = ClientStream<v1::TokenBatches, v1::TokenReplies>;
-  using Handshake = ClientStream<v1::TransferMessageBatch, v1::HandshakeClosed>;
+  using TokenStreams = PeerStreams<v1::TokenBatches, v1::TokenReplies>;
+  using Handshakes = PeerStreams<v1::TransferMessageBatch, v1::HandshakeClosed>;
 
+  TokenStreams::Wiring TokenWiring();
+  Handshakes::Wiring HandshakeWiring();
   std::optional<v1::WorkerToScheduler> Hello(scheduler::SchedulerId highest_seen);
   void OnControlBatch(const v1::SchedulerToWorkerBatch& batch);
-  std::shared_ptr<TokenStream> TokensTo(const scheduler::PeerAddress& gateway);
-  std::shared_ptr<Handshake> HandshakeTo(const scheduler::PeerAddress& peer);
   void OnTokenReplies(const v1::TokenReplies& replies);
-  void OnTokensClosed(scheduler::Incarnation gateway, uint64_t number);
-  void OnHandshakeClosed(scheduler::Incarnation peer, uint64_t number);
-  v1::Envelope EnvelopeTo(scheduler::Incarnation peer) const;
 
   scheduler::WorkerProfile profile_;
   const base::Clock& clock_;
@@ -76,24 +73,11 @@ class GrpcLinks final : public WorkerLinks {
   std::unique_ptr<v1::Scheduler::Stub> scheduler_;
   std::unique_ptr<Control> control_;
 
-  mutable base::Mutex mutex_;
-  base::CondVar closed_;
-  // A stream to a peer, shared with gRPC, which holds it until it is done. Its number tells it from
-  // the peer's next one: a stream that ends late must not take that out of the map.
-  template <typename Stream>
-  struct Numbered {
-    uint64_t number = 0;
-    std::shared_ptr<Stream> stream;
-  };
-  uint64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;
-  absl::flat_hash_map<scheduler::Incarnation, Numbered<TokenStream>> tokens_
-      ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<scheduler::Incarnation, Numbered<Handshake>> handshakes_
-      ABSL_GUARDED_BY(mutex_);
+  base::Mutex mutex_;
   absl::flat_hash_map<scheduler::Incarnation, std::string> addresses_ ABSL_GUARDED_BY(mutex_);
-  int open_streams_ ABSL_GUARDED_BY(mutex_) = 0;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  TokenStreams tokens_;
+  Handshakes handshakes_;
 };
 
 }  // namespace triptych::services

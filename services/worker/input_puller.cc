@@ -1,5 +1,6 @@
 #include "services/worker/input_puller.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/rpc.h"
@@ -11,157 +12,227 @@
 namespace triptych::services {
 namespace {
 
-constexpr base::Duration kPullDeadline = std::chrono::seconds(30);
+using scheduler::Incarnation;
+using scheduler::TaskId;
+
 constexpr int kMaxPictures = 4096;
 // Above the gateway's own limit on a request's body; guards against a gateway gone mad.
 constexpr int64_t kMaxMediaBytes = int64_t{128} << 20;
 
 }  // namespace
 
-// One Pull. Frees itself after OnDone.
-class InputPuller::Call final : public grpc::ClientReadReactor<v1::PullResponse> {
- public:
-  Call(InputPuller* owner, scheduler::TaskId task, scheduler::Stage stage,
-       std::shared_ptr<v1::Payload::Stub> stub)
-      : owner_(owner), task_(task), stage_(stage), stub_(std::move(stub)) {}
+InputPuller::InputPuller(Incarnation self, Listener listener)
+    : listener_(std::move(listener)), streams_(self, MakeWiring()) {}
 
-  void Start(const scheduler::PullRequest& request) {
-    request_ = ToProto(request);
-    request_.mutable_envelope()->set_sender_incarnation(owner_->self_.value());
-    request_.mutable_envelope()->set_receiver_incarnation(request.request.gateway.value());
-    base::SetDeadline(kPullDeadline, &context_);
-    stub_->async()->Pull(&context_, &request_, this);
-    StartRead(&response_);
-    StartCall();
-  }
-
-  void Cancel() { context_.TryCancel(); }
-
-  void OnReadDone(bool ok) override {
-    if (!ok) return;
-    const absl::Status status = Take();
-    if (!status.ok()) {
-      failure_ = status;
-      context_.TryCancel();
-      return;
-    }
-    StartRead(&response_);
-  }
-
-  void OnDone(const grpc::Status& status) override {
-    if (failure_.ok()) failure_ = base::FromGrpc(status);
-    if (failure_.ok() && !input_.has_value()) failure_ = absl::UnavailableError("empty pull");
-    if (failure_.ok() && stage_ == scheduler::Stage::kEncode) failure_ = CutMedia();
-    owner_->OnDone(task_, this);
-    delete this;
-  }
-
-  // After OnDone has begun.
-  absl::StatusOr<scheduler::PulledInput> TakeInput() {
-    if (!failure_.ok()) return failure_;
-    return *std::move(input_);
-  }
-  bool has_media() const { return failure_.ok() && stage_ == scheduler::Stage::kEncode; }
-  ItemMedia TakeMedia() { return std::move(media_); }
-
- private:
-  absl::Status Take() {
-    if (response_.has_input()) {
-      ASSIGN_OR_RETURN(input_, FromProto(response_.input()));
-      layout_ = response_.input().media();
-      media_.grid = FromProto(response_.input().grid());
-      if (layout_.size_bytes_size() > kMaxPictures || layout_.kind() < 0 ||
-          layout_.kind() > v1::ITEM_KIND_VIDEO) {
-        return absl::InvalidArgumentError(media::kImageMalformed);
-      }
-      media_.kind = static_cast<scheduler::ItemKind>(layout_.kind());
-      return absl::OkStatus();
-    }
-    bytes_ += response_.media_chunk();
-    if (static_cast<int64_t>(bytes_.size()) > kMaxMediaBytes) {
-      return absl::InvalidArgumentError(media::kImageTooLarge);
-    }
-    return absl::OkStatus();
-  }
-
-  // Cuts the concatenated bytes into pictures.
-  absl::Status CutMedia() {
-    size_t begin = 0;
-    for (int64_t size : layout_.size_bytes()) {
-      if (size <= 0 || static_cast<uint64_t>(size) > bytes_.size() - begin) {
-        return absl::UnavailableError("media were cut");
-      }
-      media_.pictures.push_back(bytes_.substr(begin, size));
-      begin += size;
-    }
-    return absl::OkStatus();
-  }
-
-  InputPuller* const owner_;
-  const scheduler::TaskId task_;
-  const scheduler::Stage stage_;
-  const std::shared_ptr<v1::Payload::Stub> stub_;
-  grpc::ClientContext context_;
-  v1::PullRequest request_;
-  v1::PullResponse response_;
-  std::optional<scheduler::PulledInput> input_;
-  v1::MediaLayout layout_;
-  std::string bytes_;
-  ItemMedia media_;
-  absl::Status failure_;
-};
-
-InputPuller::InputPuller(scheduler::Incarnation self, MediaPreparer* preparer)
-    : self_(self), preparer_(preparer) {}
-
-InputPuller::~InputPuller() {
-  base::MutexLock lock(&mutex_);
-  for (auto& [task, call] : calls_) call->Cancel();
-  while (live_calls_ > 0) idle_.Wait(&mutex_);
+InputPuller::Streams::Wiring InputPuller::MakeWiring() {
+  return {.connect =
+              [](const std::string& address) {
+                // Shared with the stream that runs on it.
+                std::shared_ptr<v1::Payload::Stub> stub =
+                    v1::Payload::NewStub(base::Connect(address));
+                return [stub](grpc::ClientContext* context, auto* reactor) {
+                  stub->async()->Pull(context, reactor);
+                };
+              },
+          .on_batch = [this](Incarnation gateway,
+                             v1::PullAnswerBatch& batch) { OnAnswers(gateway, batch); },
+          .on_lost = [this](const scheduler::PeerAddress& gateway) { OnLost(gateway); }};
 }
 
 void InputPuller::Pull(const scheduler::PullRequest& request,
                        const scheduler::PeerAddress& gateway) {
   base::MutexLock lock(&mutex_);
-  std::shared_ptr<v1::Payload::Stub>& stub = stubs_[gateway.incarnation];
-  if (stub == nullptr) stub = v1::Payload::NewStub(base::Connect(gateway.address));
-  auto* call = new Call(this, request.task, request.stage, stub);  // frees itself
-  calls_[request.task] = call;
-  ++live_calls_;
-  call->Start(request);
+  Wanted& wanted = wanted_[request.task];
+  NoteHeard(wanted);
+  wanted = Wanted{.request = request, .gateway = gateway};
+  if (!wanted.media_too()) return Ask(wanted);
+  Queue(wanted);
+  AskNextMedia(gateway.incarnation);
 }
 
-void InputPuller::Drop(scheduler::TaskId task) {
+void InputPuller::Drop(TaskId task) {
   base::MutexLock lock(&mutex_);
-  auto it = calls_.find(task);
-  if (it != calls_.end()) it->second->Cancel();
+  auto it = wanted_.find(task);
+  if (it == wanted_.end()) return;
+  NoteHeard(it->second);
+  const Incarnation gateway = it->second.gateway.incarnation;
+  wanted_.erase(it);
+  AskNextMedia(gateway);
 }
 
-void InputPuller::ForgetGateway(scheduler::Incarnation gateway) {
-  base::MutexLock lock(&mutex_);
-  stubs_.erase(gateway);
-}
-
-void InputPuller::OnDone(scheduler::TaskId task, Call* call) {
-  const bool has_media = call->has_media();
-  loop_->PostPulled(task, call->TakeInput());
-  if (has_media) Prepare(task, call->TakeMedia());
-  base::MutexLock lock(&mutex_);
-  auto it = calls_.find(task);
-  if (it != calls_.end() && it->second == call) calls_.erase(it);
-  // Under the lock: the destructor may run as soon as the waiter sees it.
-  if (--live_calls_ == 0) idle_.NotifyAll();
-}
-
-void InputPuller::Prepare(scheduler::TaskId task, ItemMedia media) {
-  const bool queued = preparer_->Prepare(
-      std::move(media),
-      [this, task](absl::StatusOr<engine::EncodeInput> input, base::Duration decode) {
-        loop_->PostMedia(task, std::move(input), decode);
-      });
-  if (!queued) {
-    loop_->PostMedia(task, absl::UnavailableError("too much media queued"), base::Duration(0));
+void InputPuller::ForgetGateway(Incarnation gateway) {
+  streams_.Forget(gateway);
+  std::vector<Ended> ended;
+  {
+    base::MutexLock lock(&mutex_);
+    lines_.erase(gateway);
+    for (auto it = wanted_.begin(); it != wanted_.end();) {
+      auto next = std::next(it);
+      if (it->second.gateway.incarnation == gateway) {
+        ended.push_back({absl::UnavailableError("gateway lost"), std::move(it->second)});
+        wanted_.erase(it);
+      }
+      it = next;
+    }
   }
+  for (Ended& pull : ended) Finish(std::move(pull));
+}
+
+// ---- asking -------------------------------------------------------------------------------------
+
+void InputPuller::Ask(Wanted& wanted) {
+  v1::PullRequest message = ToProto(wanted.request);
+  message.set_media_offset(static_cast<int64_t>(wanted.bytes.size()));
+  wanted.asked = true;
+  // Null while everything ends; and a stream that takes nothing more is about to be lost.
+  if (auto stream = streams_.To(wanted.gateway)) stream->Enqueue(std::move(message));
+}
+
+void InputPuller::Queue(const Wanted& wanted) {
+  lines_[wanted.gateway.incarnation].waiting.push_back(wanted.request.task);
+}
+
+void InputPuller::AskNextMedia(Incarnation gateway) {
+  auto line = lines_.find(gateway);
+  if (line == lines_.end()) return;
+  auto& [asked, waiting] = line->second;
+  while (asked < kMaxMediaAsked && !waiting.empty()) {
+    auto it = wanted_.find(waiting.front());
+    waiting.pop_front();
+    if (it == wanted_.end() || it->second.asked) continue;
+    Ask(it->second);
+    ++asked;
+  }
+}
+
+void InputPuller::NoteHeard(Wanted& wanted) {
+  if (!std::exchange(wanted.asked, false) || !wanted.media_too()) return;
+  auto line = lines_.find(wanted.gateway.incarnation);
+  if (line != lines_.end()) --line->second.asked;
+}
+
+// ---- answers ------------------------------------------------------------------------------------
+
+void InputPuller::OnAnswers(Incarnation gateway, v1::PullAnswerBatch& batch) {
+  std::vector<Ended> ended;
+  {
+    base::MutexLock lock(&mutex_);
+    for (v1::PullAnswer& answer : *batch.mutable_messages()) {
+      auto it = wanted_.find(FromProto(answer.task()));
+      if (it == wanted_.end()) continue;
+      Wanted& wanted = it->second;
+      // An answer to an earlier life of the task, or one that was asked for twice.
+      if (!wanted.asked || wanted.gateway.incarnation != gateway ||
+          answer.media_offset() != static_cast<int64_t>(wanted.bytes.size())) {
+        continue;
+      }
+      NoteHeard(wanted);
+      const absl::Status status = Take(answer, &wanted);
+      if (status.ok() && !wanted.complete()) {
+        Queue(wanted);
+        continue;
+      }
+      ended.push_back({status, std::move(wanted)});
+      wanted_.erase(it);
+    }
+    AskNextMedia(gateway);
+  }
+  for (Ended& pull : ended) Finish(std::move(pull));
+  // The loop flushes what it asks for; this is the only other place that asks.
+  streams_.Flush();
+}
+
+absl::Status InputPuller::Take(v1::PullAnswer& answer, Wanted* wanted) {
+  if (answer.has_error()) {
+    const absl::Status error = FromProto(answer.error());
+    return error.ok() ? absl::InternalError("an error that is none") : error;
+  }
+  if (answer.has_input()) RETURN_IF_ERROR(TakeInput(answer.input(), wanted));
+  if (!wanted->input.has_value()) return absl::UnavailableError("empty pull");
+  const auto before = static_cast<int64_t>(wanted->bytes.size());
+  const auto size = static_cast<int64_t>(answer.media_chunk().size());
+  if (size > wanted->media_bytes - before || (size == 0 && before < wanted->media_bytes)) {
+    return absl::UnavailableError("media were cut");
+  }
+  if (before == 0) {
+    wanted->bytes = std::move(*answer.mutable_media_chunk());
+    if (size < wanted->media_bytes) wanted->bytes.reserve(wanted->media_bytes);
+  } else {
+    wanted->bytes += answer.media_chunk();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status InputPuller::TakeInput(const v1::PulledInput& input, Wanted* wanted) {
+  ASSIGN_OR_RETURN(wanted->input, FromProto(input));
+  if (!wanted->media_too()) return absl::OkStatus();
+  const v1::MediaLayout& layout = input.media();
+  if (layout.size_bytes_size() > kMaxPictures || layout.kind() < 0 ||
+      layout.kind() > v1::ITEM_KIND_VIDEO) {
+    return media::ImageMalformed();
+  }
+  int64_t total = 0;
+  for (int64_t size : layout.size_bytes()) {
+    if (size <= 0) return absl::UnavailableError("media were cut");
+    if (size > kMaxMediaBytes - total) return media::ImageTooLarge();
+    total += size;
+  }
+  wanted->media_bytes = total;
+  wanted->layout = layout;
+  wanted->media.kind = static_cast<scheduler::ItemKind>(layout.kind());
+  wanted->media.grid = FromProto(input.grid());
+  return absl::OkStatus();
+}
+
+// Cuts the concatenated bytes into pictures.
+void InputPuller::CutMedia(Wanted* wanted) {
+  if (wanted->layout.size_bytes_size() == 1) {
+    wanted->media.pictures.push_back(std::move(wanted->bytes));
+    return;
+  }
+  size_t begin = 0;
+  for (int64_t size : wanted->layout.size_bytes()) {
+    wanted->media.pictures.push_back(wanted->bytes.substr(begin, static_cast<size_t>(size)));
+    begin += static_cast<size_t>(size);
+  }
+}
+
+void InputPuller::OnLost(const scheduler::PeerAddress& gateway) {
+  std::vector<Ended> ended;
+  {
+    base::MutexLock lock(&mutex_);
+    lines_.erase(gateway.incarnation);
+    std::vector<TaskId> again;
+    for (auto& [task, wanted] : wanted_) {
+      if (wanted.gateway.incarnation == gateway.incarnation) again.push_back(task);
+    }
+    std::sort(again.begin(), again.end());
+    for (const TaskId& task : again) {
+      Wanted& wanted = wanted_.at(task);
+      wanted.asked = false;
+      if (++wanted.breaks > kMaxBreaks) {
+        ended.push_back({absl::UnavailableError("gateway unreachable"), std::move(wanted)});
+        wanted_.erase(task);
+      } else if (wanted.media_too()) {
+        Queue(wanted);
+      } else {
+        Ask(wanted);
+      }
+    }
+    AskNextMedia(gateway.incarnation);
+  }
+  for (Ended& pull : ended) Finish(std::move(pull));
+  streams_.Flush();
+}
+
+void InputPuller::Finish(Ended ended) {
+  Wanted& wanted = ended.wanted;
+  const TaskId task = wanted.request.task;
+  if (!ended.status.ok()) return listener_.on_input(task, ended.status);
+  listener_.on_input(task, *std::move(wanted.input));
+  if (!wanted.media_too()) return;
+  CutMedia(&wanted);
+  listener_.on_media(task, std::move(wanted.media));
 }
 
 }  // namespace triptych::services

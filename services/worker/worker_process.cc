@@ -69,6 +69,7 @@ class Worker {
   ~Worker();
   absl::Status Load();
   absl::Status Open();
+  void Prepare(scheduler::TaskId task, ItemMedia media);
   void Drain();
 
   const WorkerOptions& options_;
@@ -124,13 +125,20 @@ absl::Status Worker::Open() {
   metrics_ = std::make_unique<WorkerMetrics>(&registry_, profile_);
   preparer_ = std::make_unique<MediaPreparer>(*processor_, decode_pool_.get(), media::Limits(),
                                               clock_, static_cast<int>(options_.media_threads));
-  puller_ = std::make_unique<InputPuller>(profile_.incarnation, preparer_.get());
+  puller_ = std::make_unique<InputPuller>(
+      profile_.incarnation,
+      InputPuller::Listener{
+          .on_input =
+              [this](scheduler::TaskId task, absl::StatusOr<scheduler::PulledInput> input) {
+                loop_->PostPulled(task, std::move(input));
+              },
+          .on_media = [this](scheduler::TaskId task,
+                             ItemMedia media) { Prepare(task, std::move(media)); }});
   links_ = std::make_unique<GrpcLinks>(profile_, clock_, log_, puller_.get());
   transport_ = std::make_unique<transport::GrpcTransport>(profile_.incarnation);
   loop_ = std::make_unique<WorkerLoop>(
       StageConfigOf(options_, model_, executor_->capacity(), profile_),
       WorkerLoopParts{clock_, log_, *executor_, *transport_, *links_, *metrics_});
-  puller_->set_loop(loop_.get());
   service_ = std::make_unique<TransferService>(profile_.incarnation, transport_.get(), links_.get(),
                                                loop_.get());
   ASSIGN_OR_RETURN(
@@ -148,6 +156,17 @@ absl::Status Worker::Open() {
               admin_->address().c_str());
   std::fflush(stdout);
   return absl::OkStatus();
+}
+
+void Worker::Prepare(scheduler::TaskId task, ItemMedia media) {
+  const bool queued = preparer_->Prepare(
+      std::move(media),
+      [this, task](absl::StatusOr<engine::EncodeInput> input, base::Duration decode) {
+        loop_->PostMedia(task, std::move(input), decode);
+      });
+  if (!queued) {
+    loop_->PostMedia(task, absl::UnavailableError("too much media queued"), base::Duration(0));
+  }
 }
 
 // Takes no new task and waits for those that run.

@@ -56,17 +56,14 @@ void GatewayCore::Run() {
     pacer.OnRound(now);
     for (Event& event : events) event(*desk_, now);
     desk_->OnTime(now);
-    Send();
+    std::vector<scheduler::GatewayToScheduler> messages = desk_->TakeMessages();
     if (now >= next_report) {
-      send_(scheduler::GatewayReport{static_cast<int64_t>(desk_->live())});
+      messages.push_back(scheduler::GatewayReport{static_cast<int64_t>(desk_->live())});
       next_report = now + kReportInterval;
     }
+    if (!messages.empty()) send_(messages);
     if (events.empty() && stopping_.load()) return;
   }
-}
-
-void GatewayCore::Send() {
-  for (const scheduler::GatewayToScheduler& message : desk_->TakeMessages()) send_(message);
 }
 
 }  // namespace triptych::services

@@ -12,6 +12,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "base/bounded_queue.h"
 #include "base/clock.h"
 #include "services/gateway/core/request_desk.h"
@@ -23,8 +24,9 @@ class GatewayCore {
  public:
   // Runs on the core's thread.
   using Event = absl::AnyInvocable<void(RequestDesk& desk, base::TimePoint now)>;
-  // Called on the core's thread; false when there is no scheduler to send to. Must not block.
-  using SendToScheduler = std::function<bool(const scheduler::GatewayToScheduler&)>;
+  // What a round has to say, in order; lost when there is no scheduler. Called on the core's
+  // thread; must not block.
+  using SendToScheduler = std::function<void(absl::Span<const scheduler::GatewayToScheduler>)>;
 
   // Borrows `clock`. `send` may be called from the start on.
   GatewayCore(scheduler::Incarnation self, const base::Clock& clock,
@@ -58,7 +60,6 @@ class GatewayCore {
   static constexpr base::Duration kReportInterval = std::chrono::milliseconds(100);
 
   void Run();
-  void Send();
 
   const scheduler::Incarnation self_;
   const base::Clock& clock_;

@@ -117,8 +117,7 @@ absl::StatusOr<PullAnswer> RequestDesk::Pull(const scheduler::PullRequest& pull,
   if (encode) {
     const auto items = static_cast<int32_t>(found->second.payload->items.size());
     if (pull.item < 0 || pull.item >= items) return absl::InvalidArgumentError("no such item");
-    answer.media = found->second.payload;
-    answer.item = pull.item;
+    answer.media = &found->second.payload->items[static_cast<size_t>(pull.item)];
   }
   ASSIGN_OR_RETURN(answer.input, delivery_.OnPull(pull, now));
   if (encode) {

@@ -34,11 +34,11 @@ struct StageTimes {
   int64_t kv_bytes = 0;
 };
 
-// The answer to a pull. `media` is set for encode only, and `item` then indexes it.
+// The answer to a pull. `media` is set for encode only: the request's own, valid until the desk is
+// next called.
 struct PullAnswer {
   scheduler::PulledInput input;
-  std::shared_ptr<const Payload> media;  // shared: see Payload
-  int32_t item = 0;
+  const PayloadItem* media = nullptr;
 };
 
 // A request as a front end hands it over.
@@ -95,7 +95,7 @@ class RequestDesk {
     std::string client_id;
     Answer answer;
     std::shared_ptr<ResponseSink> sink;  // shared: see NewRequest
-    std::shared_ptr<const Payload> payload;
+    std::unique_ptr<const Payload> payload;
     Usage usage;
     Timeline timeline;
     base::TimePoint accepted;

@@ -188,7 +188,7 @@ absl::StatusOr<std::unique_ptr<ParsedRequest>> Intake::Parse(
   RETURN_IF_ERROR(CheckMessages(request));
 
   auto parsed = std::make_unique<ParsedRequest>();
-  auto payload = std::make_shared<Payload>();
+  auto payload = std::make_unique<Payload>();
   scheduler::SubmitRequest& submit = parsed->submit;
   submit.fingerprint = model_.fingerprint();
   submit.tenant = request.tenant.empty() ? "default" : request.tenant;

@@ -22,8 +22,7 @@ struct PayloadItem {
   double fps = 0;
 };
 
-// All media of one request, immutable. Shared between the request's record and pulls in progress:
-// a pull that has begun ends with the bytes that it began with, even when the request is over.
+// All media of one request, with their share of the budget.
 struct Payload {
   std::vector<PayloadItem> items;
   PayloadBudget::Reservation reservation;
@@ -33,7 +32,7 @@ struct ParsedRequest {
   std::string client_id;            // empty: to be drawn
   scheduler::SubmitRequest submit;  // without the request's id and deadline
   scheduler::PulledInput input;
-  std::shared_ptr<const Payload> payload;  // shared: see Payload
+  std::unique_ptr<const Payload> payload;
   std::vector<std::string> stop;
   int32_t picture_tokens = 0;
   bool seed_given = false;

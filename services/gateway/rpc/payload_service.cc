@@ -3,111 +3,106 @@
 #include <algorithm>
 #include <memory>
 #include <utility>
+#include <vector>
 
-#include "base/mutex.h"
-#include "base/rpc.h"
 #include "services/convert/gateway_messages.h"
 #include "services/convert/ids.h"
+#include "services/gateway/rpc/worker_stream.h"
+#include "services/runtime/server_stream.h"
 
 namespace triptych::services {
 namespace {
 
-constexpr size_t kChunkBytes = 1 << 20;
+using PullStream = ServerStream<v1::PullRequestBatch, v1::PullAnswerBatch>;
 
-// One pull: the input, then the media in chunks. Lives until gRPC is done with it and the core has
-// answered, whichever is later.
-class PullReactor final : public grpc::ServerWriteReactor<v1::PullResponse> {
- public:
-  static PullReactor* Begin(GatewayCore* core, scheduler::PullRequest pull) {
-    auto reactor = std::shared_ptr<PullReactor>(new PullReactor());
-    reactor->self_ = reactor;
-    const bool posted = core->Post([reactor, pull](RequestDesk& desk, base::TimePoint now) {
-      reactor->OnAnswer(desk.Pull(pull, now));
-    });
-    if (!posted) reactor->End(absl::UnavailableError("busy"));
-    return reactor.get();
-  }
+constexpr int64_t kChunkBytes = 1 << 20;
 
-  void OnWriteDone(bool ok) override {
-    if (!ok) return End(absl::CancelledError("the worker left"));
-    WriteNext();
-  }
-
-  void OnCancel() override { End(absl::CancelledError("the worker left")); }
-  void OnDone() override { self_.reset(); }
-
- private:
-  PullReactor() = default;
-
-  void OnAnswer(absl::StatusOr<PullAnswer> answer) {
-    if (!answer.ok()) return End(answer.status());
-    v1::PulledInput* input = message_.mutable_input();
-    *input = ToProto(answer->input);
-    media_ = std::move(answer->media);
-    if (media_ != nullptr) {
-      item_ = &media_->items[answer->item];
-      v1::MediaLayout* layout = input->mutable_media();
-      layout->set_kind(static_cast<v1::ItemKind>(item_->kind));
-      layout->set_fps(item_->fps);
-      for (const std::string& frame : item_->frames) layout->add_size_bytes(frame.size());
-      *input->mutable_grid() = ToProto(item_->grid);
-    }
-    Write();
-  }
-
-  void Write() {
-    base::MutexLock lock(&mutex_);
-    if (!ended_) StartWrite(&message_);
-  }
-
-  void WriteNext() {
-    while (item_ != nullptr && frame_ < item_->frames.size() &&
-           offset_ == item_->frames[frame_].size()) {
-      ++frame_;
-      offset_ = 0;
-    }
-    if (item_ == nullptr || frame_ == item_->frames.size()) return End(absl::OkStatus());
-    const std::string& frame = item_->frames[frame_];
-    const size_t size = std::min(kChunkBytes, frame.size() - offset_);
-    message_.set_media_chunk(frame.data() + offset_, size);
-    offset_ += size;
-    Write();
-  }
-
-  void End(const absl::Status& status) {
-    base::MutexLock lock(&mutex_);
-    if (std::exchange(ended_, true)) return;
-    Finish(base::ToGrpc(status));
-  }
-
-  // Shared with gRPC and with the core's event: see the class.
-  std::shared_ptr<PullReactor> self_;
-  std::shared_ptr<const Payload> media_;  // shared: see Payload
-  const PayloadItem* item_ = nullptr;
-  size_t frame_ = 0;
-  size_t offset_ = 0;
-  v1::PullResponse message_;
-  base::Mutex mutex_;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+struct Asked {
+  scheduler::PullRequest pull;
+  int64_t media_offset = 0;
 };
 
-class Refused final : public grpc::ServerWriteReactor<v1::PullResponse> {
- public:
-  explicit Refused(const grpc::Status& status) { Finish(status); }
-  void OnDone() override { delete this; }
-};
+v1::MediaLayout LayoutOf(const PayloadItem& item) {
+  v1::MediaLayout layout;
+  layout.set_kind(static_cast<v1::ItemKind>(item.kind));
+  layout.set_fps(item.fps);
+  for (const std::string& frame : item.frames) layout.add_size_bytes(frame.size());
+  return layout;
+}
+
+// Bytes [offset, offset + at most a chunk) of the item's frames, one after the other. False when
+// there are none.
+bool AppendChunk(const PayloadItem& item, int64_t offset, std::string* chunk) {
+  for (const std::string& frame : item.frames) {
+    const auto size = static_cast<int64_t>(frame.size());
+    if (offset >= size) {
+      offset -= size;
+      continue;
+    }
+    const int64_t room = kChunkBytes - static_cast<int64_t>(chunk->size());
+    chunk->append(frame, static_cast<size_t>(offset), static_cast<size_t>(room));
+    if (static_cast<int64_t>(chunk->size()) == kChunkBytes) return true;
+    offset = 0;
+  }
+  return !chunk->empty();
+}
+
+v1::PullAnswer Answer(RequestDesk& desk, const Asked& asked, base::TimePoint now) {
+  v1::PullAnswer out;
+  *out.mutable_task() = ToProto(asked.pull.task);
+  out.set_media_offset(asked.media_offset);
+  absl::StatusOr<PullAnswer> answer = desk.Pull(asked.pull, now);
+  if (!answer.ok()) {
+    *out.mutable_error() = ToProto(answer.status());
+    return out;
+  }
+  if (asked.media_offset == 0) *out.mutable_input() = ToProto(answer->input);
+  if (answer->media == nullptr) return out;
+  const PayloadItem& item = *answer->media;
+  if (asked.media_offset == 0) {
+    *out.mutable_input()->mutable_media() = LayoutOf(item);
+    *out.mutable_input()->mutable_grid() = ToProto(item.grid);
+  }
+  if (!AppendChunk(item, asked.media_offset, out.mutable_media_chunk())) {
+    out.clear_input();
+    *out.mutable_error() = ToProto(absl::InvalidArgumentError("no media there"));
+  }
+  return out;
+}
+
+// What arrived in one read goes to the core as one event.
+void OnBatch(GatewayCore* core, PullStream* stream, const v1::PullRequestBatch& batch) {
+  if (!MeetWorker(*core, batch.envelope(), stream)) return;
+  std::vector<Asked> asked;
+  asked.reserve(batch.messages_size());
+  for (const v1::PullRequest& message : batch.messages()) {
+    absl::StatusOr<scheduler::PullRequest> pull = FromProto(message);
+    if (!pull.ok() || message.media_offset() < 0) {
+      return stream->Close({grpc::StatusCode::INVALID_ARGUMENT, "malformed"});
+    }
+    asked.push_back({*std::move(pull), message.media_offset()});
+  }
+  // Keeps the stream alive until the answers are written.
+  auto shared = stream->shared();
+  const bool posted =
+      core->Post([shared, asked = std::move(asked)](RequestDesk& desk, base::TimePoint now) {
+        for (const Asked& pull : asked) shared->Enqueue(Answer(desk, pull, now));
+        shared->Flush();
+      });
+  // The worker opens it again and asks again.
+  if (!posted) stream->Close({grpc::StatusCode::RESOURCE_EXHAUSTED, "busy"});
+}
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::PullResponse>* PayloadService::Pull(grpc::CallbackServerContext*,
-                                                                 const v1::PullRequest* request) {
-  const uint64_t receiver = request->envelope().receiver_incarnation();
-  if (receiver != 0 && receiver != core_->self().value()) {
-    return new Refused({grpc::StatusCode::NOT_FOUND, "another incarnation"});
-  }
-  absl::StatusOr<scheduler::PullRequest> pull = FromProto(*request);
-  if (!pull.ok()) return new Refused({grpc::StatusCode::INVALID_ARGUMENT, "malformed"});
-  return PullReactor::Begin(core_, *std::move(pull));
+grpc::ServerBidiReactor<v1::PullRequestBatch, v1::PullAnswerBatch>* PayloadService::Pull(
+    grpc::CallbackServerContext*) {
+  return PullStream::Open(
+             [core = core_](PullStream* stream, v1::PullRequestBatch& batch) {
+               OnBatch(core, stream, batch);
+             },
+             [](PullStream*) {})
+      .get();
 }
 
 }  // namespace triptych::services

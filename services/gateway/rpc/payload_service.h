@@ -12,8 +12,11 @@ class PayloadService final : public v1::Payload::CallbackService {
  public:
   explicit PayloadService(GatewayCore* core) : core_(core) {}
 
-  grpc::ServerWriteReactor<v1::PullResponse>* Pull(grpc::CallbackServerContext* context,
-                                                   const v1::PullRequest* request) override;
+  // Ends with NOT_FOUND when the envelope means another incarnation, INVALID_ARGUMENT when a
+  // message is malformed, RESOURCE_EXHAUSTED when the worker reads too slowly or the core is
+  // overrun.
+  grpc::ServerBidiReactor<v1::PullRequestBatch, v1::PullAnswerBatch>* Pull(
+      grpc::CallbackServerContext* context) override;
 
  private:
   GatewayCore* const core_;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "services/convert/gateway_messages.h"
+#include "services/gateway/rpc/worker_stream.h"
 #include "services/runtime/server_stream.h"
 
 namespace triptych::services {
@@ -29,17 +30,7 @@ StageTimes TimesOf(const v1::StageTimes& times) {
 
 // What arrived in one read goes to the core as one event.
 void OnBatch(GatewayCore* core, TokenStream* stream, const v1::TokenBatches& batches) {
-  const uint64_t receiver = batches.envelope().receiver_incarnation();
-  if (receiver != 0 && receiver != core->self().value()) {
-    return stream->Close({grpc::StatusCode::NOT_FOUND, "another incarnation"});
-  }
-  if (stream->peer() == 0) {
-    stream->set_peer(batches.envelope().sender_incarnation());
-    v1::Envelope envelope;
-    envelope.set_sender_incarnation(core->self().value());
-    envelope.set_receiver_incarnation(stream->peer());
-    stream->set_envelope(std::move(envelope));
-  }
+  if (!MeetWorker(*core, batches.envelope(), stream)) return;
   std::vector<Arrival> arrivals;
   arrivals.reserve(batches.messages_size());
   for (const v1::TokenBatch& message : batches.messages()) {

@@ -50,7 +50,7 @@ class Script {
     parsed->input.segments = {scheduler::TokenRun{{1, 2, 3}}};
     parsed->stop = std::move(stop);
     parsed->timeout = seconds(10);
-    auto payload = std::make_shared<Payload>();
+    auto payload = std::make_unique<Payload>();
     payload->reservation = budget_.Open();
     CHECK(payload->reservation.GrowTo(100));
     parsed->payload = std::move(payload);
