@@ -22,10 +22,10 @@ struct ClusterConfig {
   QueueLimits queue;
 
   // Late binding: a worker gets no more work than keeps it busy until the next report, so that what
-  // waits does so centrally, where it can still go elsewhere. One task always fits. Patches bound the
-  // work of an encoder to about two steps; the number of its tasks only bounds small pictures, and
-  // must cover those that are being pulled, decoded and delivered while others are encoded: at 500
-  // pictures a second and 20 ms each from assignment to report, ten.
+  // waits does so centrally, where it can still go elsewhere. One task always fits. Patches bound
+  // the work of an encoder to about two steps; the number of its tasks only bounds small pictures,
+  // and must cover those that are being pulled, decoded and delivered while others are encoded: at
+  // 500 pictures a second and 20 ms each from assignment to report, ten.
   int32_t encoder_backlog_tasks = 64;
   int64_t encoder_backlog_patches = 32 << 10;
   int64_t prefill_backlog_tokens = 16 << 10;
