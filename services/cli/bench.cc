@@ -9,6 +9,8 @@
 #include "base/status.h"
 #include "services/cli/commands.h"
 #include "services/cli/conversation.h"
+#include "services/cli/grpc_load_client.h"
+#include "services/cli/http_load_client.h"
 #include "services/cli/load_report.h"
 #include "services/cli/local_cluster.h"
 #include "services/runtime/shutdown.h"
@@ -17,7 +19,7 @@ namespace triptych::services {
 namespace {
 
 struct BenchOptions {
-  std::string server, mix, trace, json;
+  std::string server, api, mix, trace, json;
   double rate = 0, ttft_slo_ms = 0, tpot_slo_ms = 0;
   int64_t duration_s = 0, warm_up_s = 0, seed = 0, max_in_flight = 0, channels = 0;
 
@@ -27,8 +29,11 @@ struct BenchOptions {
 
 void BenchOptions::DeclareLoad(base::FlagSet* flags) {
   flags->AddString(&server, {.name = "server",
-                             .doc = "host:port of a gateway's gRPC API; empty: with --model a "
-                                    "modelled cluster of its own, else the local cluster"});
+                             .doc = "host:port of the API; empty: with --model a modelled cluster "
+                                    "of its own, else the local cluster"});
+  flags->AddString(&api, {.name = "api",
+                          .doc = "grpc, or http: the OpenAI chat API, of any server",
+                          .default_value = "grpc"});
   flags->AddDouble(&rate, {.name = "rate",
                            .doc = "requests per second; 0 with --trace: its own",
                            .default_value = 20,
@@ -92,9 +97,30 @@ absl::Status Publish(const LoadReport& report, const BenchOptions& options) {
   return out ? absl::OkStatus() : absl::InternalError("--json: cannot write " + options.json);
 }
 
+absl::StatusOr<std::unique_ptr<LoadClient>> ClientOf(const BenchOptions& options,
+                                                     const std::string& server) {
+  constexpr base::Duration kRequestTimeout = std::chrono::minutes(1);
+  if (options.api == "grpc") {
+    return std::make_unique<GrpcLoadClient>(server, static_cast<int>(options.channels),
+                                            kRequestTimeout);
+  }
+  return HttpLoadClient::Connect(server, kRequestTimeout);
+}
+
+// The address of the API that --server names, or of the local cluster.
+absl::StatusOr<std::string> ServerOf(const BenchOptions& options) {
+  if (options.api == "grpc") return ResolveGateway(options.server);
+  if (!options.server.empty()) return options.server;
+  ASSIGN_OR_RETURN(const ClusterRecord cluster, FindCluster(ClusterRecordFolder(), ""));
+  return cluster.http;
+}
+
 absl::Status Measure(const BenchOptions& options, const LocalClusterOptions& cluster_options) {
   if (options.warm_up_s >= options.duration_s) {
     return absl::InvalidArgumentError("--warm-up: want less than --duration");
+  }
+  if (options.api != "grpc" && options.api != "http") {
+    return absl::InvalidArgumentError("--api: want grpc or http");
   }
   ASSIGN_OR_RETURN(const RequestMix mix, ReadMix(options.mix));
   ASSIGN_OR_RETURN(const std::vector<Arrival> arrivals, MakeArrivals(options));
@@ -104,15 +130,14 @@ absl::Status Measure(const BenchOptions& options, const LocalClusterOptions& clu
   if (options.server.empty() && !cluster_options.model.empty()) {
     cluster.emplace(cluster_options, OwnBinaryFolder(), clock);
     RETURN_IF_ERROR(cluster->Start(std::chrono::minutes(2), ShutdownRequested));
-    server = cluster->grpc();
+    server = options.api == "grpc" ? cluster->grpc() : cluster->http();
   } else {
-    ASSIGN_OR_RETURN(server, ResolveGateway(options.server));
+    ASSIGN_OR_RETURN(server, ServerOf(options));
   }
-  LoadGenerator generator({.server = server,
-                           .channels = static_cast<int>(options.channels),
-                           .max_in_flight = static_cast<int>(options.max_in_flight),
+  ASSIGN_OR_RETURN(const std::unique_ptr<LoadClient> client, ClientOf(options, server));
+  LoadGenerator generator({.max_in_flight = static_cast<int>(options.max_in_flight),
                            .seed = static_cast<uint64_t>(options.seed)},
-                          clock);
+                          *client, clock);
   const std::vector<RequestOutcome> outcomes = generator.Run(arrivals, mix);
   return Publish(
       Summarise(

@@ -1,47 +1,18 @@
 #include "services/cli/load_generator.h"
 
-#include <grpcpp/support/client_callback.h>
-
 #include <utility>
-
-#include "base/rpc.h"
 
 namespace triptych::services {
 
-// One request under way. Frees itself when its stream has ended.
-class LoadGenerator::Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
+// One request under way. Frees itself at its end.
+class LoadGenerator::Call final : public LoadListener {
  public:
   Call(LoadGenerator* owner, size_t index, base::TimePoint scheduled, RequestOutcome outcome)
-      : owner_(owner), index_(index), scheduled_(scheduled), outcome_(std::move(outcome)) {}
-
-  void Start(v1::Inference::Stub* stub, const v1::GenerateRequest& request) {
+      : owner_(owner), index_(index), scheduled_(scheduled), outcome_(std::move(outcome)) {
     outcome_.sent = Elapsed();
-    base::SetDeadline(owner_->options_.request_timeout, &context_);
-    stub->async()->Generate(&context_, &request, this);
-    StartRead(&response_);
-    StartCall();
   }
 
-  void OnReadDone(bool ok) override {
-    if (!ok) return;
-    if (response_.tokens_size() > 0 || !response_.text().empty()) NoteTokens();
-    if (response_.finish() != v1::FINISH_NONE && response_.usage().output_tokens() > 0) {
-      outcome_.tokens = response_.usage().output_tokens();
-    }
-    StartRead(&response_);
-  }
-
-  void OnDone(const grpc::Status& status) override {
-    outcome_.end = Elapsed();
-    outcome_.code = static_cast<absl::StatusCode>(status.error_code());
-    owner_->OnEnded(index_, std::move(outcome_));
-    delete this;
-  }
-
- private:
-  double Elapsed() const { return base::ToSeconds(owner_->clock_.Now() - scheduled_); }
-
-  void NoteTokens() {
+  void OnPart(int tokens) override {
     const double now = Elapsed();
     if (outcome_.first_token == 0) {
       outcome_.first_token = now;
@@ -49,25 +20,25 @@ class LoadGenerator::Call final : public grpc::ClientReadReactor<v1::GenerateRes
       outcome_.gaps.push_back(static_cast<float>(now - outcome_.last_token));
     }
     outcome_.last_token = now;
-    outcome_.tokens += response_.tokens_size();
+    outcome_.tokens += tokens;
   }
+
+  void OnEnd(absl::StatusCode code, int output_tokens) override {
+    outcome_.end = Elapsed();
+    outcome_.code = code;
+    if (output_tokens > 0) outcome_.tokens = output_tokens;
+    owner_->OnEnded(index_, std::move(outcome_));
+    delete this;
+  }
+
+ private:
+  double Elapsed() const { return base::ToSeconds(owner_->clock_.Now() - scheduled_); }
 
   LoadGenerator* const owner_;
   const size_t index_;
   const base::TimePoint scheduled_;
   RequestOutcome outcome_;
-  grpc::ClientContext context_;
-  v1::GenerateResponse response_;
 };
-
-LoadGenerator::LoadGenerator(LoadOptions options, const base::Clock& clock)
-    : options_(std::move(options)), clock_(clock) {
-  for (int i = 0; i < options_.channels; ++i) {
-    stubs_.push_back(v1::Inference::NewStub(base::ConnectAsClient(options_.server)));
-  }
-}
-
-LoadGenerator::~LoadGenerator() = default;
 
 std::vector<RequestOutcome> LoadGenerator::Run(const std::vector<Arrival>& arrivals,
                                                const RequestMix& mix) {
@@ -89,9 +60,8 @@ std::vector<RequestOutcome> LoadGenerator::Run(const std::vector<Arrival>& arriv
       outcomes_[i] = std::move(outcome);
       continue;
     }
-    // Deletes itself in OnDone.
-    auto* call = new Call(this, i, start + arrival.at, std::move(outcome));
-    call->Start(stubs_[i % stubs_.size()].get(), request);
+    auto* call = new Call(this, i, start + arrival.at, std::move(outcome));  // frees itself
+    client_.Send(request, call);
   }
   base::MutexLock lock(&mutex_);
   while (in_flight_ > 0) changed_.Wait(&mutex_);

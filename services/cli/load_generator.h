@@ -2,18 +2,16 @@
 
 // Sends requests at their scheduled times whatever the answers do, and measures them. Latencies
 // count from the scheduled time, so a server (or this process) that falls behind cannot hide it.
-// One thread sends; answers come on gRPC's threads; no thread a request.
+// One thread sends; answers come on the client's threads; no thread a request.
 
-#include <memory>
-#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "services/cli/arrivals.h"
+#include "services/cli/load_client.h"
 #include "services/cli/request_mix.h"
-#include "triptych/v1/inference.grpc.pb.h"
 
 namespace triptych::services {
 
@@ -31,18 +29,15 @@ struct RequestOutcome {
 };
 
 struct LoadOptions {
-  std::string server;  // host:port of a gateway's gRPC API
-  int channels = 4;
   int max_in_flight = 4096;  // a request beyond it is not sent and counts as RESOURCE_EXHAUSTED
-  base::Duration request_timeout = std::chrono::minutes(1);
-  uint64_t seed = 1;  // of the draws from the mix
+  uint64_t seed = 1;         // of the draws from the mix
 };
 
 class LoadGenerator {
  public:
-  // Borrows `clock`.
-  LoadGenerator(LoadOptions options, const base::Clock& clock);
-  ~LoadGenerator();
+  // Borrows both.
+  LoadGenerator(LoadOptions options, LoadClient& client, const base::Clock& clock)
+      : options_(options), client_(client), clock_(clock) {}
 
   // Blocks until every request has ended; one outcome an arrival, in their order.
   std::vector<RequestOutcome> Run(const std::vector<Arrival>& arrivals, const RequestMix& mix);
@@ -53,8 +48,8 @@ class LoadGenerator {
   void OnEnded(size_t index, RequestOutcome outcome);
 
   const LoadOptions options_;
+  LoadClient& client_;
   const base::Clock& clock_;
-  std::vector<std::unique_ptr<v1::Inference::Stub>> stubs_;
   base::Mutex mutex_;
   base::CondVar changed_;
   int in_flight_ ABSL_GUARDED_BY(mutex_) = 0;

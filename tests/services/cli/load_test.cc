@@ -10,6 +10,7 @@
 
 #include "services/cli/arrivals.h"
 #include "services/cli/load_report.h"
+#include "services/cli/openai_chat.h"
 #include "services/cli/request_mix.h"
 #include "services/cli/timeline.h"
 
@@ -143,6 +144,58 @@ TEST_CASE("Timeline: a phase that did not occur shows as a dash", "[services][cl
   CHECK(FormatBytes(812) == "812 B");
   CHECK(FormatBytes(2 << 20) == "2.0 MiB");
   CHECK_THAT(FormatTimeline({}), Catch::Contains("KV transfer - |"));
+}
+
+TEST_CASE("OpenAiBody: carries text, picture, length and the wish for usage", "[services][cli]") {
+  v1::GenerateRequest request;
+  v1::Message* message = request.add_messages();
+  message->set_role("user");
+  message->add_content()->mutable_image()->set_data("\x89PNG");
+  message->add_content()->set_text("what \"is\" it?");
+  request.set_max_tokens(7);
+  CHECK(OpenAiBody(request, "m") ==
+        R"({"max_tokens":7,"messages":[{"content":[{"image_url":)"
+        R"({"url":"data:image/png;base64,iVBORw=="},"type":"image_url"},)"
+        R"({"text":"what \"is\" it?","type":"text"}],"role":"user"}],)"
+        R"("model":"m","stream":true,"stream_options":{"include_usage":true}})");
+}
+
+TEST_CASE("EventStreamReader: events are the same however the bytes are cut", "[services][cli]") {
+  const std::string stream =
+      "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"a\"}}]}\n\n"
+      ": a comment\r\n"
+      "data:{\"choices\":[{\"delta\":{\"content\":\"b\"}}]}\r\n\r\n"
+      "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":null}\n\n"
+      "data: {\"choices\":[],\"usage\":{\"completion_tokens\":5}}\n\n"
+      "data: [DONE]\n\n";
+  for (size_t cut = 0; cut <= stream.size(); ++cut) {
+    EventStreamReader reader;
+    reader.Feed(stream.substr(0, cut));
+    reader.Feed(stream.substr(cut));
+    REQUIRE(reader.events().parts == 2);
+    REQUIRE(reader.events().output_tokens == 5);
+    REQUIRE(reader.events().done);
+    REQUIRE_FALSE(reader.events().failed);
+  }
+}
+
+TEST_CASE("EventStreamReader: an error or nonsense in the stream is a failure", "[services][cli]") {
+  for (const char* line :
+       {"data: {\"error\":{\"code\":\"x\"}}\n", "data: nonsense\n", "data: 5\n"}) {
+    EventStreamReader reader;
+    reader.Feed(line);
+    CHECK(reader.events().failed);
+    CHECK_FALSE(reader.events().done);
+  }
+}
+
+TEST_CASE("Load: codes of HTTP are those of gRPC", "[services][cli]") {
+  CHECK(CodeOfHttpStatus(200) == absl::StatusCode::kOk);
+  CHECK(CodeOfHttpStatus(429) == absl::StatusCode::kResourceExhausted);
+  CHECK(CodeOfHttpStatus(503) == absl::StatusCode::kUnavailable);
+  CHECK(CodeOfHttpStatus(504) == absl::StatusCode::kDeadlineExceeded);
+  CHECK(CodeOfHttpStatus(400) == absl::StatusCode::kInvalidArgument);
+  CHECK(CodeOfHttpStatus(500) == absl::StatusCode::kInternal);
 }
 
 }  // namespace

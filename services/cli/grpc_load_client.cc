@@ -1,0 +1,56 @@
+#include "services/cli/grpc_load_client.h"
+
+#include <grpcpp/support/client_callback.h>
+
+#include "base/rpc.h"
+
+namespace triptych::services {
+
+// One request under way. Frees itself when its stream has ended.
+class GrpcLoadClient::Call final : public grpc::ClientReadReactor<v1::GenerateResponse> {
+ public:
+  explicit Call(LoadListener* listener) : listener_(listener) {}
+
+  void Start(v1::Inference::Stub* stub, const v1::GenerateRequest& request,
+             base::Duration timeout) {
+    base::SetDeadline(timeout, &context_);
+    stub->async()->Generate(&context_, &request, this);
+    StartRead(&response_);
+    StartCall();
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return;
+    if (response_.tokens_size() > 0 || !response_.text().empty()) {
+      listener_->OnPart(response_.tokens_size());
+    }
+    if (response_.finish() != v1::FINISH_NONE) output_tokens_ = response_.usage().output_tokens();
+    StartRead(&response_);
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    listener_->OnEnd(static_cast<absl::StatusCode>(status.error_code()), output_tokens_);
+    delete this;
+  }
+
+ private:
+  LoadListener* const listener_;
+  int output_tokens_ = 0;
+  grpc::ClientContext context_;
+  v1::GenerateResponse response_;
+};
+
+GrpcLoadClient::GrpcLoadClient(const std::string& server, int channels,
+                               base::Duration request_timeout)
+    : request_timeout_(request_timeout) {
+  for (int i = 0; i < channels; ++i) {
+    stubs_.push_back(v1::Inference::NewStub(base::ConnectAsClient(server)));
+  }
+}
+
+void GrpcLoadClient::Send(const v1::GenerateRequest& request, LoadListener* listener) {
+  auto* call = new Call(listener);  // frees itself
+  call->Start(stubs_[next_++ % stubs_.size()].get(), request, request_timeout_);
+}
+
+}  // namespace triptych::services
