@@ -30,12 +30,6 @@ std::string Binary() {
   return path != nullptr ? path : "build/bin/triptych";
 }
 
-std::string ReadFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  REQUIRE(in.is_open());
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
-
 Question FromJson(const nlohmann::json& json, const std::string& folder, const std::string& name) {
   Question question{.name = name, .expected = json.at("answer")};
   if (json.contains("reference_text")) question.expected = json.at("reference_text");
@@ -97,6 +91,13 @@ std::map<std::string, double> HeldByProcess(const services::ClusterRecord& recor
 }
 
 }  // namespace
+
+std::string ReadFile(const std::string& path) {
+  INFO(path);
+  std::ifstream in(path, std::ios::binary);
+  REQUIRE(in.is_open());
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
 
 std::vector<Question> ExampleQuestions() {
   const auto json = nlohmann::json::parse(ReadFile(absl::StrCat(kExamples, "/questions.json")));
@@ -200,7 +201,13 @@ Reply Ask(v1::Inference::Stub* stub, const v1::GenerateRequest& request) {
   const auto stream = stub->Generate(&context, request);
   Reply reply;
   v1::GenerateResponse response;
-  while (stream->Read(&response)) reply.text += response.text();
+  while (stream->Read(&response)) {
+    reply.text += response.text();
+    for (const v1::SampledToken& token : response.tokens()) reply.tokens.push_back(token.token());
+    if (response.finish() == v1::FINISH_NONE) continue;
+    reply.finish = response.finish();
+    reply.usage = response.usage();
+  }
   const grpc::Status status = stream->Finish();
   reply.ok = status.ok();
   reply.error = absl::StrCat(static_cast<int>(status.error_code()), " ", status.error_message());

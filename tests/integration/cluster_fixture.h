@@ -22,6 +22,9 @@ struct Question {
   v1::GenerateRequest request;
 };
 
+// The whole file; requires that it can be read.
+std::string ReadFile(const std::string& path);
+
 // The four questions that ship with the product.
 std::vector<Question> ExampleQuestions();
 // Up to `limit` of the development questions beside the checkout; empty where there are none.
@@ -33,6 +36,9 @@ struct Reply {
   bool ok = false;
   std::string error;
   std::string text;
+  std::vector<int32_t> tokens;
+  v1::Finish finish = v1::FINISH_NONE;
+  v1::Usage usage;
 };
 
 class Cluster {
@@ -61,6 +67,7 @@ class Cluster {
   std::string grpc_, scheduler_;
 };
 
+// Blocks until the answer has ended.
 Reply Ask(v1::Inference::Stub* stub, const v1::GenerateRequest& request);
 
 // Asks `questions` over and over, `concurrency` at a time, on threads of its own.
