@@ -41,6 +41,10 @@ Prompt ReadPrompt(const std::string& name) {
   return prompt;
 }
 
+// 640 tokens; the longest reference case with its answer has fewer.
+constexpr int kBlocksPerSequence = 40;
+constexpr int kMostSequences = 32;
+
 // A decoder with one sequence's pages after another's.
 class Bench {
  public:
@@ -55,7 +59,7 @@ class Bench {
     decoder_ = *std::move(decoder);
     kv_.layout = {
         .block_tokens = 16, .kv_heads = config->num_kv_heads, .head_dim = config->head_dim};
-    kv_.num_blocks = 1024;
+    kv_.num_blocks = kBlocksPerSequence * kMostSequences;
     memory_.resize(config->num_layers);
     for (auto& layer : memory_) {
       layer.resize(kv_.num_blocks * kv_.layout.block_elements());
@@ -64,7 +68,7 @@ class Bench {
     kv_.layers = pools_;
   }
 
-  // Tokens [begin, end) of `prompt`, whose pages begin at block 64 * sequence.
+  // Tokens [begin, end) of `prompt`, whose pages begin at block kBlocksPerSequence * sequence.
   DecoderRow Row(const Prompt& prompt, int32_t begin, int32_t end, int sequence) {
     DecoderRow row{.first_token = begin};
     row.token_ids = absl::MakeConstSpan(prompt.ids).subspan(begin, end - begin);
@@ -87,8 +91,8 @@ class Bench {
       }
       ++visual;
     }
-    auto& pages = kept_.emplace_back(std::make_unique<std::vector<int32_t>>(64));
-    std::iota(pages->begin(), pages->end(), 64 * sequence);
+    auto& pages = kept_.emplace_back(std::make_unique<std::vector<int32_t>>(kBlocksPerSequence));
+    std::iota(pages->begin(), pages->end(), kBlocksPerSequence * sequence);
     row.pages = *pages;
     if (end == total) row.logits = Logits::kLastToken;
     return row;
@@ -196,21 +200,31 @@ TEST_CASE("Decoder: chunk size, steps and threads do not change a bit", "[models
 
 TEST_CASE("Decoder: company in the batch does not change a bit", "[models][decoder]") {
   if (Missing()) return;
+  constexpr int kCompany = 32;
   Bench bench(2);
-  const Prompt prompt = ReadPrompt("0005.safetensors");
-  const std::vector<float> alone = bench.Prefill(prompt, 512);
-  const auto total = static_cast<int32_t>(prompt.ids.size());
-  std::vector<DecoderRow> steps;
-  for (int sequence = 0; sequence < 16; ++sequence) {
-    bench.Prefill(prompt, 64, sequence);
+  // Three prompts of different lengths in turn, so that no row stands where it would stand alone.
+  std::vector<Prompt> prompts;
+  std::vector<std::vector<float>> alone;
+  for (const char* name : {"0005.safetensors", "text_only.safetensors", "0009.safetensors"}) {
+    prompts.push_back(ReadPrompt(name));
+    alone.push_back(bench.Prefill(prompts.back(), 512));
   }
-  for (int sequence = 0; sequence < 16; ++sequence) {
-    steps.push_back(bench.Row(prompt, total - 1 - sequence % 3, total, sequence));
+  std::vector<DecoderRow> steps;
+  for (int sequence = 0; sequence < kCompany; ++sequence) {
+    bench.Prefill(prompts[sequence % 3], 64, sequence);
+  }
+  for (int sequence = 0; sequence < kCompany; ++sequence) {
+    const Prompt& prompt = prompts[sequence % 3];
+    const auto total = static_cast<int32_t>(prompt.ids.size());
+    // Decode steps of one token among short chunks.
+    steps.push_back(bench.Row(prompt, total - 1 - sequence % 5, total, sequence));
   }
   const std::vector<float> batch = bench.Step(steps);
-  for (int sequence = 0; sequence < 16; ++sequence) {
-    CHECK(std::memcmp(&batch[sequence * alone.size()], alone.data(),
-                      alone.size() * sizeof(float)) == 0);
+  for (int sequence = 0; sequence < kCompany; ++sequence) {
+    const std::vector<float>& expected = alone[sequence % 3];
+    INFO("row " << sequence);
+    CHECK(std::memcmp(&batch[sequence * expected.size()], expected.data(),
+                      expected.size() * sizeof(float)) == 0);
   }
 }
 
