@@ -30,14 +30,18 @@ constexpr int32_t kGone = -1;
 
 }  // namespace
 
-void MergeTable::Apply(absl::Span<const int32_t> symbols, std::vector<int32_t>* out) const {
+int64_t MergeTable::Apply(absl::Span<const int32_t> symbols, std::vector<int32_t>* out) const {
   const auto count = static_cast<int32_t>(symbols.size());
   std::vector<Node> nodes(symbols.size());
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates;
+  int64_t queued = 0;
   const auto consider = [&](int32_t left) {
     if (left < 0 || nodes[left].next < 0) return;
     const int32_t a = nodes[left].symbol, b = nodes[nodes[left].next].symbol;
-    if (const Merge* merge = Find(a, b)) candidates.push({merge->rank, left, a, b, merge->merged});
+    const Merge* merge = Find(a, b);
+    if (merge == nullptr) return;
+    candidates.push({merge->rank, left, a, b, merge->merged});
+    ++queued;
   };
   for (int32_t i = 0; i < count; ++i) {
     nodes[i] = {symbols[static_cast<size_t>(i)], i - 1, i + 1 < count ? i + 1 : -1};
@@ -58,6 +62,7 @@ void MergeTable::Apply(absl::Span<const int32_t> symbols, std::vector<int32_t>* 
     consider(best.left);
   }
   for (int32_t i = count > 0 ? 0 : -1; i >= 0; i = nodes[i].next) out->push_back(nodes[i].symbol);
+  return queued;
 }
 
 }  // namespace triptych::models
