@@ -9,12 +9,13 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "base/rpc.h"
+#include "services/cli/cluster_client.h"
 #include "services/cli/http_get.h"
 #include "services/cli/supervisor.h"
 
@@ -70,21 +71,32 @@ std::vector<std::string> UpCommand(const std::string& workers, const std::string
   return argv;
 }
 
-// name of the process -> sum of its metrics that begin with triptych_held_.
-std::map<std::string, double> HeldByProcess(const services::ClusterRecord& record) {
+// Name -> value of the metrics without labels; empty when the process cannot be asked.
+std::map<std::string, double> MetricsOf(const services::ProcessRecord& process) {
+  std::map<std::string, double> metrics;
+  const auto reply = services::HttpGet(process.admin, "/metrics", std::chrono::seconds(1));
+  if (!reply.ok()) return metrics;
+  for (absl::string_view line : absl::StrSplit(reply->body, '\n')) {
+    double value = 0;
+    const size_t space = line.rfind(' ');
+    if (space == absl::string_view::npos || line[0] == '#') continue;
+    if (!absl::SimpleAtod(line.substr(space + 1), &value)) continue;
+    metrics[std::string(line.substr(0, space))] = value;
+  }
+  return metrics;
+}
+
+// Name of the process -> sum of its metrics that begin with triptych_held_.
+std::map<std::string, double> HeldByProcess(const services::ClusterRecord& record,
+                                            const std::string& except) {
   std::map<std::string, double> held;
   for (const services::ProcessRecord& process : record.processes) {
-    const auto reply = services::HttpGet(process.admin, "/metrics", std::chrono::seconds(1));
+    if (process.name == except) continue;
+    const std::map<std::string, double> metrics = MetricsOf(process);
     // One that cannot be asked may hold anything.
-    if (!reply.ok()) {
-      held[process.name] = 1e9;
-      continue;
-    }
-    for (absl::string_view line : absl::StrSplit(reply->body, '\n')) {
-      double value = 0;
-      const size_t space = line.rfind(' ');
-      if (line.rfind("triptych_held_", 0) != 0 || space == absl::string_view::npos) continue;
-      if (absl::SimpleAtod(line.substr(space + 1), &value)) held[process.name] += value;
+    held[process.name] = metrics.empty() ? 1e9 : 0;
+    for (const auto& [name, value] : metrics) {
+      if (name.rfind("triptych_held_", 0) == 0) held[process.name] += value;
     }
   }
   return held;
@@ -142,6 +154,7 @@ Cluster::Cluster(const std::string& workers, std::vector<std::string> more_flags
   const std::string line = process_.WaitForLine("ready ", std::chrono::minutes(2));
   auto addresses = services::ParseListeningLine(absl::StrCat("listening ", line.substr(6)));
   REQUIRE(addresses.has_value());
+  http_ = (*addresses)["http"];
   grpc_ = (*addresses)["grpc"];
   scheduler_ = (*addresses)["scheduler"];
 }
@@ -159,11 +172,11 @@ services::ClusterRecord Cluster::Record() const {
   return *std::move(record);
 }
 
-void Cluster::Kill(const std::string& name) const {
+void Cluster::Signal(const std::string& name, int signal_number) const {
   for (const services::ProcessRecord& process : Record().processes) {
     if (process.name != name) continue;
     REQUIRE(process.pid > 0);
-    REQUIRE(kill(static_cast<pid_t>(process.pid), SIGKILL) == 0);
+    REQUIRE(kill(static_cast<pid_t>(process.pid), signal_number) == 0);
     return;
   }
   FAIL("no process " << name);
@@ -181,74 +194,62 @@ bool Cluster::WaitRestarted(const std::string& name, int64_t restarts) const {
   });
 }
 
-double Cluster::HeldResources() const {
+int Cluster::TasksOf(const std::string& name) const {
+  const auto snapshot = services::FetchSnapshot(scheduler_, std::chrono::seconds(1));
+  if (!snapshot.ok()) return -1;
+  for (const v1::ProcessState& process : snapshot->processes()) {
+    if (process.name() == name) return process.tasks();
+  }
+  return -1;
+}
+
+int64_t Cluster::QueuedRequests() const {
+  const auto snapshot = services::FetchSnapshot(scheduler_, std::chrono::seconds(1));
+  return snapshot.ok() ? snapshot->queued_requests() : 0;
+}
+
+double Cluster::MetricOf(const std::string& name, const std::string& metric) const {
+  for (const services::ProcessRecord& process : Record().processes) {
+    if (process.name != name) continue;
+    for (const auto& [key, value] : MetricsOf(process)) {
+      if (key == metric) return value;
+    }
+  }
+  return -1;
+}
+
+double Cluster::HeldResources(const std::string& except) const {
   double total = 0;
-  for (const auto& [name, held] : HeldByProcess(Record())) total += held;
+  for (const auto& [name, held] : HeldByProcess(Record(), except)) total += held;
   return total;
+}
+
+bool Cluster::WaitFreed(base::Duration timeout, const std::string& except) const {
+  // Processes bring their gauges up to date 4 times a second at least, so that a single look may
+  // show what was before.
+  constexpr base::Duration kGaugesAreOlder = std::chrono::milliseconds(300);
+  const base::RealClock clock;
+  base::TimePoint free_since = base::kNever;
+  return Eventually(timeout + kGaugesAreOlder, [&] {
+    const base::TimePoint now = clock.Now();
+    free_since = HeldResources(except) == 0 ? std::min(free_since, now) : base::kNever;
+    return free_since != base::kNever && now - free_since >= kGaugesAreOlder;
+  });
 }
 
 std::string Cluster::HeldResourcesByName() const {
   std::string text;
-  for (const auto& [name, held] : HeldByProcess(Record())) {
+  for (const auto& [name, held] : HeldByProcess(Record(), "")) {
     absl::StrAppend(&text, name, "=", held, " ");
   }
   return text;
 }
 
-Reply Ask(v1::Inference::Stub* stub, const v1::GenerateRequest& request) {
-  grpc::ClientContext context;
-  base::SetDeadline(std::chrono::minutes(2), &context);
-  const auto stream = stub->Generate(&context, request);
-  Reply reply;
-  v1::GenerateResponse response;
-  while (stream->Read(&response)) {
-    reply.text += response.text();
-    for (const v1::SampledToken& token : response.tokens()) reply.tokens.push_back(token.token());
-    if (response.finish() == v1::FINISH_NONE) continue;
-    reply.finish = response.finish();
-    reply.usage = response.usage();
-  }
-  const grpc::Status status = stream->Finish();
-  reply.ok = status.ok();
-  reply.error = absl::StrCat(static_cast<int>(status.error_code()), " ", status.error_message());
-  return reply;
+Stopped::Stopped(const Cluster& cluster, std::string name)
+    : cluster_(cluster), name_(std::move(name)) {
+  cluster_.Signal(name_, SIGSTOP);
 }
 
-Load::Load(const std::string& grpc, std::vector<Question> questions, int concurrency)
-    : questions_(std::move(questions)), stub_(v1::Inference::NewStub(base::ConnectAsClient(grpc))) {
-  for (int i = 0; i < concurrency; ++i) threads_.emplace_back([this] { Run(); });
-}
-
-void Load::Run() {
-  while (!stopping_.load()) {
-    const Question& question =
-        questions_[static_cast<size_t>(next_.fetch_add(1)) % questions_.size()];
-    const Reply reply = Ask(stub_.get(), question.request);
-    base::MutexLock lock(&mutex_);
-    answers_.fetch_add(1);
-    std::string expected = question.expected;
-    if (expected.empty() && reply.ok) {
-      expected = first_text_.emplace(question.name, reply.text).first->second;
-    }
-    if (!reply.ok) faults_.push_back(absl::StrCat(question.name, ": ", reply.error));
-    if (reply.ok && reply.text != expected) {
-      faults_.push_back(
-          absl::StrCat(question.name, ": got \"", reply.text, "\" not \"", expected, "\""));
-    }
-  }
-}
-
-bool Load::WaitAnswers(int count, base::Duration timeout) const {
-  return Eventually(timeout, [&] { return answers_.load() >= count; });
-}
-
-std::vector<std::string> Load::Finish() {
-  stopping_.store(true);
-  for (std::thread& thread : threads_) {
-    if (thread.joinable()) thread.join();
-  }
-  base::MutexLock lock(&mutex_);
-  return faults_;
-}
+Stopped::~Stopped() { cluster_.Signal(name_, SIGCONT); }
 
 }  // namespace triptych::testing

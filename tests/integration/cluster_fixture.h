@@ -2,17 +2,12 @@
 
 // A cluster of real processes, and questions with the answers that they must have.
 
-#include <atomic>
-#include <map>
-#include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include "base/mutex.h"
 #include "services/cli/cluster_record.h"
 #include "tests/support/process.h"
-#include "triptych/v1/inference.grpc.pb.h"
+#include "triptych/v1/inference.pb.h"
 
 namespace triptych::testing {
 
@@ -32,31 +27,31 @@ std::vector<Question> DevelopmentQuestions(size_t limit);
 // Counts that keep a decoder busy: text questions whose answers are long, at most `tokens` each.
 std::vector<Question> LongQuestions(size_t count, int tokens);
 
-struct Reply {
-  bool ok = false;
-  std::string error;
-  std::string text;
-  std::vector<int32_t> tokens;
-  v1::Finish finish = v1::FINISH_NONE;
-  v1::Usage usage;
-};
-
 class Cluster {
  public:
   // Starts `triptych up` on free ports and requires that it gets ready.
   explicit Cluster(const std::string& workers, std::vector<std::string> more_flags = {});
   ~Cluster();
 
+  const std::string& http() const { return http_; }
   const std::string& grpc() const { return grpc_; }
   const std::string& scheduler() const { return scheduler_; }
   // The supervisor's own view.
   services::ClusterRecord Record() const;
-  // SIGKILL; requires that there is such a process and that it runs.
-  void Kill(const std::string& name) const;
+  // Requires that there is such a process and that it runs.
+  void Signal(const std::string& name, int signal_number) const;
   // The process runs and has been started again at least so often.
   bool WaitRestarted(const std::string& name, int64_t restarts) const;
-  // Sum over all processes of the metrics whose name begins with triptych_held_.
-  double HeldResources() const;
+  // Tasks of a worker in the eyes of the scheduler, now; -1 when it knows none of that name.
+  int TasksOf(const std::string& name) const;
+  int64_t QueuedRequests() const;
+  // The value of a metric without labels; -1 when the process cannot be asked.
+  double MetricOf(const std::string& name, const std::string& metric) const;
+  // Sum over all processes, but for the one named `except`, of the metrics whose name begins with
+  // triptych_held_.
+  double HeldResources(const std::string& except = "") const;
+  // Nothing is held from `timeout` after the call on.
+  bool WaitFreed(base::Duration timeout, const std::string& except = "") const;
   // What each process holds, for a failed test to show.
   std::string HeldResourcesByName() const;
   bool Stop() { return process_.Terminate(std::chrono::seconds(15)); }
@@ -64,35 +59,18 @@ class Cluster {
  private:
   std::string log_dir_;
   Process process_;
-  std::string grpc_, scheduler_;
+  std::string http_, grpc_, scheduler_;
 };
 
-// Blocks until the answer has ended.
-Reply Ask(v1::Inference::Stub* stub, const v1::GenerateRequest& request);
-
-// Asks `questions` over and over, `concurrency` at a time, on threads of its own.
-class Load {
+// The process is stopped as long as this lives. Below 2 s, or the cluster gives it up.
+class Stopped {
  public:
-  Load(const std::string& grpc, std::vector<Question> questions, int concurrency);
-  ~Load() { Finish(); }
-  // Blocks until so many answers came in all; false after `timeout`.
-  bool WaitAnswers(int count, base::Duration timeout) const;
-  // Lets what runs end. Returns what went wrong, one line each; empty: nothing.
-  std::vector<std::string> Finish();
+  Stopped(const Cluster& cluster, std::string name);
+  ~Stopped();
 
  private:
-  void Run();
-
-  const std::vector<Question> questions_;
-  std::unique_ptr<v1::Inference::Stub> stub_;
-  std::atomic<bool> stopping_{false};
-  std::atomic<int> next_{0};
-  std::atomic<int> answers_{0};
-  base::Mutex mutex_;
-  std::vector<std::string> faults_ ABSL_GUARDED_BY(mutex_);
-  // The first text of each question without an expected answer: later ones must equal it.
-  std::map<std::string, std::string> first_text_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::thread> threads_;  // last: they use everything above
+  const Cluster& cluster_;
+  const std::string name_;
 };
 
 }  // namespace triptych::testing

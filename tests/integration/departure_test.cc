@@ -6,6 +6,7 @@
 
 #include "base/rpc.h"
 #include "tests/integration/cluster_fixture.h"
+#include "tests/integration/load.h"
 
 namespace triptych::testing {
 namespace {

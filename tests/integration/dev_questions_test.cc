@@ -8,6 +8,7 @@
 
 #include "base/rpc.h"
 #include "tests/integration/cluster_fixture.h"
+#include "tests/integration/load.h"
 #include "tests/support/skip.h"
 
 namespace triptych::testing {

@@ -11,6 +11,7 @@
 #include "base/rpc.h"
 #include "models/weights/safetensors.h"
 #include "tests/integration/cluster_fixture.h"
+#include "tests/integration/load.h"
 
 namespace triptych::testing {
 namespace {
