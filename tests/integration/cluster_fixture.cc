@@ -26,11 +26,6 @@ constexpr char kModel[] = "assets/triptych-16m";
 constexpr char kExamples[] = "assets/examples";
 constexpr char kDevelopment[] = "../shared/dev";
 
-std::string Binary() {
-  const char* path = getenv("TRIPTYCH_BINARY");
-  return path != nullptr ? path : "build/bin/triptych";
-}
-
 Question FromJson(const nlohmann::json& json, const std::string& folder, const std::string& name) {
   Question question{.name = name, .expected = json.at("answer")};
   if (json.contains("reference_text")) question.expected = json.at("reference_text");
@@ -59,7 +54,7 @@ std::string MakeLogFolder() {
 
 std::vector<std::string> UpCommand(const std::string& workers, const std::string& log_dir,
                                    const std::vector<std::string>& more) {
-  std::vector<std::string> argv = {Binary(),
+  std::vector<std::string> argv = {TriptychBinary(),
                                    "up",
                                    absl::StrCat("--model=", kModel),
                                    "--workers=" + workers,
@@ -103,6 +98,11 @@ std::map<std::string, double> HeldByProcess(const services::ClusterRecord& recor
 }
 
 }  // namespace
+
+std::string TriptychBinary() {
+  const char* path = getenv("TRIPTYCH_BINARY");
+  return path != nullptr ? path : "build/bin/triptych";
+}
 
 std::string ReadFile(const std::string& path) {
   INFO(path);

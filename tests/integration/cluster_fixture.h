@@ -17,6 +17,9 @@ struct Question {
   v1::GenerateRequest request;
 };
 
+// The product's command.
+std::string TriptychBinary();
+
 // The whole file; requires that it can be read.
 std::string ReadFile(const std::string& path);
 
