@@ -23,10 +23,13 @@ constexpr unsigned kMachine = 0;
 
 // What recv, send, malloc, abort and the C library's start and end need.
 constexpr unsigned kAllowed[] = {
-    SYS_recvfrom,  SYS_sendto,         SYS_read,         SYS_write,        SYS_mmap,
-    SYS_munmap,    SYS_mremap,         SYS_mprotect,     SYS_madvise,      SYS_brk,
-    SYS_futex,     SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_rt_sigreturn, SYS_clock_gettime,
-    SYS_getrandom, SYS_getpid,         SYS_gettid,       SYS_getrusage,    SYS_exit,
+    SYS_recvfrom,    SYS_sendto,         SYS_read,         SYS_write,        SYS_mmap,
+    SYS_munmap,      SYS_mremap,         SYS_mprotect,     SYS_madvise,      SYS_brk,
+    SYS_futex,       SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_rt_sigreturn, SYS_clock_gettime,
+    SYS_getrandom,   SYS_getpid,         SYS_gettid,       SYS_getrusage,    SYS_exit,
+#if defined(__SANITIZE_ADDRESS__)
+    SYS_sigaltstack,  // its run-time asks for it at every longjmp
+#endif
     SYS_exit_group};
 
 sock_filter Load(size_t offset) {

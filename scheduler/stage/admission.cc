@@ -191,7 +191,7 @@ void Admit(StageState& state, const AssignDecode& assign) {
   if (!local) ExpectKv(state, task);
 }
 
-void Release(StageState& state, const TaskId& task) {
+void Release(StageState& state, TaskId task) {
   if (EncodeTask* encode = Find(state.encodes, task)) {
     ReleaseEncode(state, *encode);
     state.encodes.erase(task);
@@ -204,7 +204,7 @@ void Release(StageState& state, const TaskId& task) {
   }
 }
 
-void Fail(StageState& state, const TaskId& task, absl::Status status) {
+void Fail(StageState& state, TaskId task, absl::Status status) {
   Release(state, task);
   state.Tell(TaskFailed{task, std::move(status)});
 }

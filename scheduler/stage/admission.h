@@ -15,11 +15,11 @@ void Admit(StageState& state, const AssignPrefill& assign);
 void Admit(StageState& state, const AssignDecode& assign);
 
 // Forgets the task, whatever its state; what a step may still use is held until that is over.
-// Unknown tasks are fine.
-void Release(StageState& state, const TaskId& task);
+// Unknown tasks are fine. By value, here and below: callers name the task by the id inside it.
+void Release(StageState& state, TaskId task);
 
 // The task cannot go on: says so and forgets it.
-void Fail(StageState& state, const TaskId& task, absl::Status status);
+void Fail(StageState& state, TaskId task, absl::Status status);
 
 // Sequences that could be accepted. A decode task that waits to take over from a prefill task of
 // this worker does not count beside it.

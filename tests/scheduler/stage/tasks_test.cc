@@ -97,6 +97,25 @@ TEST_CASE("StageScheduler: blocks of a released task stay held until the step is
   fixture.CheckAtRest();
 }
 
+// The failure once named the task by an id that its own end had freed: seen by ASan only.
+TEST_CASE("StageScheduler: KV that was taken over cannot be bound elsewhere, and says so",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("prefill+decode");
+  FakeWorker& other = fixture.AddWorker("decode");
+  FakeRequest& request = fixture.AddRequest(3, {LongText(9)}, 4);
+  Walk walk{fixture, worker, worker, worker, request, 100};
+  walk.Place();
+  fixture.RunAll();
+  REQUIRE(request.finish == Finish::kLength);
+  fixture.Send(worker, BindConsumer{walk.prefill_task(), Task(200), other.address});
+  REQUIRE(fixture.Last<TaskFailed>(worker) != nullptr);
+  CHECK(fixture.Last<TaskFailed>(worker)->task == walk.prefill_task());
+  CHECK(absl::IsUnavailable(fixture.Last<TaskFailed>(worker)->status));
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
 TEST_CASE("StageScheduler: a stop token ends the answer and the overrun is discarded",
           "[scheduler][stage]") {
   StageFixture fixture;
