@@ -40,7 +40,8 @@ struct ClusterConfig {
   base::Duration retry_after = std::chrono::seconds(1);  // told to refused clients
 
   // A worker that refused or failed a task gets nothing of that stage for first * 2^n, up to the
-  // longest; n counts its refusals in a row.
+  // longest; n counts its refusals in a row (until one is accepted) or its failures (until one
+  // succeeds).
   base::Duration first_back_off = std::chrono::milliseconds(5);
   base::Duration longest_back_off = std::chrono::milliseconds(320);
 

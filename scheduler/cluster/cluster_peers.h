@@ -21,6 +21,7 @@ struct Pool;
 struct UnclaimedTask {
   TaskReport report;
   base::TimePoint release_at;
+  bool going = false;  // its release is on its way: it tells of an epoch, and must not be adopted
 };
 
 struct Worker {
@@ -31,10 +32,14 @@ struct Worker {
   base::TimePoint last_heard;
   uint64_t sequence = 0;  // of the last message sent since its hello
   bool lost = false;
-  std::array<int, kNumStages> refusals_in_a_row{};
+  // Until a task is accepted; until one succeeds.
+  std::array<int, kNumStages> refusals_in_a_row{}, failures_in_a_row{};
   std::array<StageLoad, kNumStages> load{};
   std::set<TaskId> tasks;  // that we assigned to it, or adopted
   std::map<std::pair<RequestId, TaskId>, UnclaimedTask> unclaimed;
+  // Told to be released, by the sequence of that message, until the worker has handled it: an
+  // inventory may still show them.
+  std::map<uint64_t, TaskId> releasing;
 
   PeerAddress address() const { return {view.profile.incarnation, view.profile.address}; }
 };

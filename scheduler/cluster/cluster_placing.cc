@@ -32,6 +32,11 @@ void ClusterScheduler::Send(Worker* worker, SchedulerToWorker message) {
   actions_.emplace_back(ToWorker{worker->view.profile.incarnation, std::move(message)});
 }
 
+void ClusterScheduler::SendRelease(Worker* worker, TaskId task) {
+  Send(worker, ReleaseTask{task});
+  worker->releasing[worker->sequence] = task;
+}
+
 PlacedTask ClusterScheduler::Assign(const Request& request, Stage stage, int32_t item,
                                     Worker* worker, const Amount& need) {
   PlacedTask placed;
@@ -112,6 +117,7 @@ void ClusterScheduler::PlacePrefill(Pool* pool, Request* request, Worker* worker
   const PrefillNeed need{request->prompt_tokens(), request->item_tokens()};
   InPrefill state;
   state.prefill = Assign(*request, Stage::kPrefill, -1, worker, PrefillAmount(worker->view, need));
+  state.prefill.prompt_tokens = need.prompt_tokens;
   state.items.resize(submit.items.size());
   AssignPrefill assign{.task = state.prefill.task,
                        .request = submit.request,
@@ -182,8 +188,8 @@ void ClusterScheduler::AssignItem(Request* request, int32_t item, Worker* encode
 void ClusterScheduler::BindDecodes(Pool* pool, base::TimePoint now) {
   while (!pool->want_decode.empty()) {
     Request* request = FindRequest(pool->want_decode.begin()->request);
-    const DecodeNeed need{request->prompt_tokens(),
-                          std::get<AwaitsDecode>(request->state).prefill.worker};
+    const PlacedTask& prefill = std::get<AwaitsDecode>(request->state).prefill;
+    const DecodeNeed need{prefill.prompt_tokens, prefill.worker};
     const Choice choice = ChooseDecodeWorker(pool->view, need, now);
     if (choice.worker != nullptr) {
       Worker* worker = FindWorker(choice.worker->profile.incarnation);
@@ -207,7 +213,7 @@ void ClusterScheduler::BindDecode(Request* request, Worker* worker, const Amount
                             .request = id,
                             .gateway = gateways_.at(id.gateway).address(),
                             .epoch = request->epoch,
-                            .prompt_tokens = request->prompt_tokens(),
+                            .prompt_tokens = state.prefill.prompt_tokens,
                             .producer = state.prefill.task,
                             .producer_worker = producer->address()});
   Send(producer, BindConsumer{state.prefill.task, state.decode.task, worker->address()});

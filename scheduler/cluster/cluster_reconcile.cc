@@ -11,6 +11,7 @@ namespace triptych::scheduler {
 struct ClusterScheduler::Found {
   Incarnation worker;
   TaskReport report;
+  bool going = false;
 };
 
 void ClusterScheduler::Reconcile(Worker* worker, const WorkerReport& report, base::TimePoint now) {
@@ -55,7 +56,7 @@ void ClusterScheduler::Follow(const TaskEntry& entry, const TaskReport& report) 
     const auto* awaiting = std::get_if<AwaitsDecode>(&request->state);
     const bool sampled =
         (handing != nullptr && handing->sampled) || (awaiting != nullptr && awaiting->sampled);
-    if (report.state == TaskState::kDelivered && !sampled) FirstToken(request, Finish::kNone);
+    if (report.state == TaskState::kDelivered && !sampled) FirstToken(request, report.finish);
   } else if (entry.stage == Stage::kDecode && report.state == TaskState::kRunning) {
     // It has its KV: nobody else needs the producer's.
     const auto* handing = std::get_if<InHandover>(&request->state);
@@ -91,6 +92,7 @@ void ClusterScheduler::TellAgain(const TaskEntry& entry, const TaskReport& repor
 // The worker has a new stream: what was sent on the old one has been handled or is lost.
 void ClusterScheduler::ForgetSequences(Worker* worker) {
   worker->sequence = 0;
+  worker->releasing.clear();
   for (TaskId task : worker->tasks) {
     TaskEntry& entry = tasks_.at(task);
     entry.sequence = 0;
@@ -107,13 +109,15 @@ void ClusterScheduler::ForgetSequences(Worker* worker) {
 void ClusterScheduler::NoteUnclaimed(Worker* worker, const WorkerReport& report,
                                      base::TimePoint now) {
   auto before = std::exchange(worker->unclaimed, {});
+  absl::flat_hash_set<TaskId> going;
+  for (const auto& [sequence, task] : worker->releasing) going.insert(task);
   for (const TaskReport& task : report.tasks) {
     if (tasks_.contains(task.task)) continue;
     const std::pair key(task.request, task.task);
     auto old = before.find(key);
     const base::TimePoint release_at =
         old == before.end() ? now + config_.unclaimed_grace : old->second.release_at;
-    worker->unclaimed[key] = {task, release_at};
+    worker->unclaimed[key] = {task, release_at, going.contains(task.task)};
   }
 }
 
@@ -121,7 +125,7 @@ void ClusterScheduler::ReleaseUnclaimed(base::TimePoint now) {
   for (auto& [incarnation, worker] : workers_) {
     for (auto& [key, unclaimed] : worker->unclaimed) {
       if (unclaimed.release_at > now) continue;
-      Send(worker.get(), ReleaseTask{unclaimed.report.task});
+      SendRelease(worker.get(), unclaimed.report.task);
       unclaimed.release_at = now + config_.unclaimed_grace;
     }
   }
@@ -157,7 +161,7 @@ std::vector<ClusterScheduler::Found> ClusterScheduler::TakeUnclaimed(RequestId i
   for (auto& [incarnation, worker] : workers_) {
     auto it = worker->unclaimed.lower_bound({id, TaskId()});
     while (it != worker->unclaimed.end() && it->first.first == id) {
-      found.push_back({incarnation, std::move(it->second.report)});
+      found.push_back({incarnation, std::move(it->second.report), it->second.going});
       it = worker->unclaimed.erase(it);
     }
   }
@@ -176,7 +180,7 @@ void ClusterScheduler::Claim(Request* request) {
   }
   for (const Found& task : found) {
     Worker* worker = FindWorker(task.worker);
-    if (!tasks_.contains(task.report.task)) Send(worker, ReleaseTask{task.report.task});
+    if (!task.going && !tasks_.contains(task.report.task)) SendRelease(worker, task.report.task);
   }
 }
 
@@ -184,18 +188,19 @@ bool ClusterScheduler::Adopt(Request* request, std::vector<Found>* found) {
   const Found* prefill = nullptr;
   for (const Found& task : *found) {
     const TaskReport& report = task.report;
+    if (task.going) continue;
     const bool current = report.epoch == request->epoch;
     if (report.stage == Stage::kDecode && report.state == TaskState::kRunning && current) {
       Dequeue(request);
       request->state = InDecode{AdoptTask(request, task)};
       return true;
     }
-    // Kept KV is good under any epoch; a prefill that runs must be allowed to stream.
-    // But what it covers is known only while no token was sent: later, it may have been assigned
-    // before or after any of them, and a decode worker must be told exactly.
-    const bool covers_prompt = request->submit.tokens_sent == 0;
-    const bool useful = covers_prompt && (report.state == TaskState::kDelivered || current);
-    if (report.stage != Stage::kPrefill || !useful) continue;
+    // Kept KV is good under any epoch; a prefill that runs must be allowed to stream, and so must
+    // one whose first token is the last.
+    const bool covers_prompt = report.prompt_tokens >= request->submit.prompt_tokens &&
+                               report.prompt_tokens <= request->prompt_tokens();
+    const bool kept = report.state == TaskState::kDelivered && report.finish == Finish::kNone;
+    if (report.stage != Stage::kPrefill || !covers_prompt || !(kept || current)) continue;
     if (prefill == nullptr || report.epoch > prefill->report.epoch) prefill = &task;
   }
   if (prefill == nullptr) return false;
@@ -219,6 +224,7 @@ void ClusterScheduler::AdoptPrefill(Request* request, const Found& prefill,
     if (input.item < 0 || input.item >= count || state.items[input.item].landed) continue;
     for (const Found& task : found) {
       const bool undelivered = task.report.state != TaskState::kDelivered;
+      if (task.going) continue;
       if (task.report.task != input.producer || task.report.item != input.item) continue;
       if (task.report.stage != Stage::kEncode || !undelivered) continue;
       if (!state.items[input.item].encode.has_value()) {
@@ -226,13 +232,15 @@ void ClusterScheduler::AdoptPrefill(Request* request, const Found& prefill,
       }
     }
   }
+  state.prefill.prompt_tokens = prefill.report.prompt_tokens;
   const bool sampled = prefill.report.state == TaskState::kDelivered;
   const bool all_landed = state.num_landed == count;
   request->state = std::move(state);
   if (sampled) {
     // The decode that it was pushed to may live on where nobody has heard of it.
-    request->epoch = OutputEpoch(request->epoch.value() + 1);
-    FirstToken(request, Finish::kNone);
+    const uint32_t raise = prefill.report.finish == Finish::kNone ? 1 : 0;
+    request->epoch = OutputEpoch(request->epoch.value() + raise);
+    FirstToken(request, prefill.report.finish);
   } else if (all_landed) {
     AllLanded(request);
   } else {
@@ -244,7 +252,7 @@ PlacedTask ClusterScheduler::AdoptTask(Request* request, const Found& found) {
   Worker* worker = FindWorker(found.worker);
   const TaskReport& report = found.report;
   int64_t cost = 1;
-  if (report.stage == Stage::kPrefill) cost = request->prompt_tokens();
+  if (report.stage == Stage::kPrefill) cost = report.prompt_tokens;
   if (report.stage == Stage::kEncode) cost = request->submit.items[report.item].patches;
   PlacedTask task{.task = report.task, .worker = found.worker, .epoch = report.epoch};
   task.credit = worker->view.ledger.Reserve(report.stage, Amount(), cost, 0);

@@ -170,7 +170,7 @@ void ClusterScheduler::ReleaseAll(Request* request) {
 
 void ClusterScheduler::Release(PlacedTask task) {
   Worker* worker = FindWorker(task.worker);
-  if (worker != nullptr && !worker->lost) Send(worker, ReleaseTask{task.task});
+  if (worker != nullptr && !worker->lost) SendRelease(worker, task.task);
   Forget(std::move(task));
 }
 

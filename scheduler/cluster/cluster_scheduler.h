@@ -128,6 +128,7 @@ class ClusterScheduler {
   PlacedTask Assign(const Request& request, Stage stage, int32_t item, Worker* worker,
                     const Amount& need);
   void Send(Worker* worker, SchedulerToWorker message);
+  void SendRelease(Worker* worker, TaskId task);
 
   // ---- cluster_tasks.cc
   void OnTask(Incarnation worker, const WorkerReport& message, base::TimePoint now);
@@ -139,7 +140,8 @@ class ClusterScheduler {
   void OnTask(Incarnation worker, const DecodeStarted& message, base::TimePoint now);
   void OnTask(Incarnation worker, const TaskFailed& message, base::TimePoint now);
   const TaskEntry* FindTask(TaskId task, Incarnation worker) const;
-  void BackOff(Worker* worker, Stage stage, base::TimePoint now);
+  void BackOff(Worker* worker, Stage stage, int* in_a_row, base::TimePoint now);
+  void Succeeded(const TaskEntry& entry);
   void TaskGone(TaskId task);
   void ItemGone(Request* request, int32_t item);
   void DecodeGone(Request* request);

@@ -37,7 +37,14 @@ void ClusterScheduler::OnTask(Incarnation from, const WorkerReport& report, base
     worker->load[stage] = report.load[stage];
     worker->view.cost_per_second[stage] = report.load[stage].cost_per_second;
   }
+  worker->releasing.erase(worker->releasing.begin(),
+                          worker->releasing.upper_bound(report.handled_sequence));
   worker->pool->dirty = true;
+  if (report.draining && !worker->view.draining) {
+    // Its supervisor has told it, not this scheduler.
+    worker->view.draining = true;
+    Reindex(worker->pool, now);
+  }
   if (report.has_inventory) Reconcile(worker, report, now);
 }
 
@@ -47,13 +54,18 @@ void ClusterScheduler::OnTask(Incarnation from, const TaskAccepted& message, bas
   FindWorker(from)->refusals_in_a_row[static_cast<int>(entry->stage)] = 0;
 }
 
-void ClusterScheduler::BackOff(Worker* worker, Stage stage, base::TimePoint now) {
+void ClusterScheduler::Succeeded(const TaskEntry& entry) {
+  FindWorker(entry.worker)->failures_in_a_row[static_cast<int>(entry.stage)] = 0;
+}
+
+// What was sent before it closed counts once: many tasks that fail together have one cause.
+void ClusterScheduler::BackOff(Worker* worker, Stage stage, int* in_a_row, base::TimePoint now) {
+  if (!worker->view.IsOpen(stage, now)) return;
   const int index = static_cast<int>(stage);
-  int& refusals = worker->refusals_in_a_row[index];
   const base::Duration wait = std::min(
-      config_.first_back_off * (int64_t{1} << std::min(refusals, 16)), config_.longest_back_off);
-  ++refusals;
-  worker->view.closed_until[index] = std::max(worker->view.closed_until[index], now + wait);
+      config_.first_back_off * (int64_t{1} << std::min(*in_a_row, 16)), config_.longest_back_off);
+  ++*in_a_row;
+  worker->view.closed_until[index] = now + wait;
   reopenings_.insert({worker->view.closed_until[index], worker->view.profile.incarnation});
 }
 
@@ -63,7 +75,7 @@ void ClusterScheduler::OnTask(Incarnation from, const TaskRefused& message, base
   const TaskEntry entry = *found;
   Worker* worker = FindWorker(from);
   worker->view.ledger.Report(FreeOf(message), entry.sequence);
-  BackOff(worker, entry.stage, now);
+  BackOff(worker, entry.stage, &worker->refusals_in_a_row[static_cast<int>(entry.stage)], now);
   Request* request = FindRequest(entry.request);
   if (++request->refusals > config_.max_refusals) {
     Fail(entry.request, absl::ResourceExhaustedError("workers have no room for the request"));
@@ -85,6 +97,7 @@ void ClusterScheduler::OnTask(Incarnation from, const TaskDelivered& message, ba
   const TaskEntry* found = FindTask(message.task, from);
   if (found == nullptr) return;
   const TaskEntry entry = *found;
+  Succeeded(entry);
   Request* request = FindRequest(entry.request);
   if (entry.stage == Stage::kEncode) LandItem(request, entry.item);
   if (entry.stage == Stage::kDecode) FinishDecode(request);
@@ -113,8 +126,9 @@ void ClusterScheduler::AllLanded(Request* request) {
   for (ItemProgress& item : state.items) {
     if (item.encode.has_value()) Release(*std::move(item.encode));
   }
+  const int32_t covered = state.prefill.prompt_tokens;
   request->state = AwaitsDecode{.prefill = std::move(state.prefill)};
-  if (!request->NeedsDecode()) return;
+  if (!request->NeedsDecode(covered)) return;
   pool->want_decode.insert(TurnOf(*request));
   pool->dirty = true;
 }
@@ -122,6 +136,7 @@ void ClusterScheduler::AllLanded(Request* request) {
 void ClusterScheduler::OnTask(Incarnation from, const FirstTokenSampled& message, base::TimePoint) {
   const TaskEntry* found = FindTask(message.task, from);
   if (found == nullptr || found->stage != Stage::kPrefill) return;
+  Succeeded(*found);
   FirstToken(FindRequest(found->request), message.finish);
 }
 
@@ -145,6 +160,7 @@ void ClusterScheduler::FirstToken(Request* request, Finish finish) {
 void ClusterScheduler::OnTask(Incarnation from, const DecodeStarted& message, base::TimePoint) {
   const TaskEntry* found = FindTask(message.task, from);
   if (found == nullptr || found->stage != Stage::kDecode) return;
+  Succeeded(*found);
   StartDecode(FindRequest(found->request));
 }
 
@@ -172,11 +188,9 @@ void ClusterScheduler::OnTask(Incarnation from, const TaskFailed& message, base:
   Request* request = FindRequest(entry.request);
   absl::StatusCode code = message.status.code();
   if (code == absl::StatusCode::kNotFound) {
-    // A producer whose epoch was fenced off is told the same as one whose request is unknown.
-    if (entry.stage == Stage::kEncode || entry.epoch == request->epoch) {
-      Fail(entry.request, absl::UnavailableError("the request is unknown to its gateway"));
-      return;
-    }
+    // A producer whose epoch was fenced off is told the same as one whose request is unknown. The
+    // gateway itself says that a request is over; a producer behind the fence, of which this
+    // scheduler may not have heard, is followed by one of the next epoch.
     code = absl::StatusCode::kAborted;
   }
   if (code == absl::StatusCode::kInternal) {
@@ -192,7 +206,8 @@ void ClusterScheduler::OnTask(Incarnation from, const TaskFailed& message, base:
     Fail(entry.request, absl::UnavailableError("the request was tried too often"));
     return;
   }
-  BackOff(FindWorker(from), entry.stage, now);
+  Worker* worker = FindWorker(from);
+  BackOff(worker, entry.stage, &worker->failures_in_a_row[static_cast<int>(entry.stage)], now);
   TaskGone(message.task);
 }
 

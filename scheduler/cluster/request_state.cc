@@ -10,7 +10,7 @@ int32_t Request::item_tokens() const {
 
 bool Request::Needs(Stage stage) const {
   if (stage == Stage::kEncode) return !submit.items.empty();
-  return stage == Stage::kPrefill || NeedsDecode();
+  return stage == Stage::kPrefill || NeedsDecode(prompt_tokens());
 }
 
 std::optional<Stage> Request::WaitsFor() const {

@@ -24,6 +24,7 @@ struct PlacedTask {
   TaskId task;
   Incarnation worker;
   OutputEpoch epoch;
+  int32_t prompt_tokens = 0;  // prefill: what its KV covers
   Credit credit;
 };
 
@@ -84,8 +85,11 @@ struct Request {
   // What a prefill covers at least; the worker learns of tokens sent since by its pull.
   int32_t prompt_tokens() const { return submit.prompt_tokens + submit.tokens_sent; }
   int32_t item_tokens() const;
-  // False when the first token is the last.
-  bool NeedsDecode() const { return submit.max_tokens - submit.tokens_sent != 1; }
+  // False when the token that a prefill of `covered` tokens (sent ones included) samples is the
+  // last.
+  bool NeedsDecode(int32_t covered) const {
+    return submit.prompt_tokens + submit.max_tokens - covered != 1;
+  }
   bool Needs(Stage stage) const;
   // The stage whose workers it waits for; nullopt while it has what it needs.
   std::optional<Stage> WaitsFor() const;

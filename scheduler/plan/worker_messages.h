@@ -132,6 +132,9 @@ enum class TaskState : uint8_t {
   kDelivered,  // encode: acknowledged by the consumer. prefill: prompt done, KV kept. decode: -
 };
 
+// Whether an answer ends with a token, and why.
+enum class Finish : uint8_t { kNone, kStop, kLength };
+
 // One line of a worker's inventory.
 struct TaskReport {
   TaskId task;
@@ -139,9 +142,13 @@ struct TaskReport {
   Stage stage = Stage::kEncode;
   TaskState state = TaskState::kAccepted;
   OutputEpoch epoch;
-  int32_t item = -1;                  // encode
-  TaskId consumer;                    // encode: prefill task; prefill: decode task or zero
-  TaskId producer;                    // decode: its prefill task
+  int32_t item = -1;  // encode
+  TaskId consumer;    // encode: prefill task; prefill: decode task or zero
+  TaskId producer;    // decode: its prefill task
+  // Prefill: tokens that its KV was assigned to cover (AssignPrefill.prompt_tokens); what a decode
+  // worker receives of it.
+  int32_t prompt_tokens = 0;
+  Finish finish = Finish::kNone;      // prefill: of its first token, once delivered
   std::vector<int32_t> items_landed;  // prefill: items whose embeddings are checked in
   std::vector<InputProducer> inputs;  // prefill: its table
 };
@@ -158,6 +165,7 @@ struct WorkerReport {
   int32_t free_embedding_slots = 0;
   int32_t free_sequences = 0;
   StageLoad load[kNumStages];
+  bool draining = false;  // takes no new task
   // Sequence number of the last scheduler message that is reflected here.
   uint64_t handled_sequence = 0;
   // Whole inventory, in every 10th report (each second) and after a hello; otherwise has_inventory
@@ -197,8 +205,6 @@ struct ItemLanded {
   InputProducer input;
 };
 
-enum class Finish : uint8_t { kNone, kStop, kLength };
-
 // Prefill has sampled its token. With finish != kNone no decode is needed.
 struct FirstTokenSampled {
   TaskId task;
@@ -211,8 +217,9 @@ struct DecodeStarted {
 };
 
 // The task cannot go on here. The code tells the scheduler's move: UNAVAILABLE or ABORTED (peer
-// lost, preempted): assign again; NOT_FOUND: the gateway does not know the request: drop it;
-// anything else: the request ends with this status.
+// lost, preempted): assign again; NOT_FOUND: the gateway does not know the request or has fenced
+// the task off: assign again under the next epoch, until the gateway says that the request has
+// ended; anything else: the request ends with this status.
 struct TaskFailed {
   TaskId task;
   absl::Status status;

@@ -171,6 +171,8 @@ void Admit(StageState& state, const AssignDecode& assign) {
     const PrefillTask* producer = Find(state.prefills, assign.producer);
     const auto* kept = producer ? std::get_if<PrefillKept>(&producer->state) : nullptr;
     if (producer == nullptr || (kept != nullptr && kept->taken_over)) {
+      // Not this task alone: as long as the prefill counts as kept, each decode would fail alike.
+      Fail(state, assign.producer, absl::UnavailableError("its KV is gone"));
       return state.Tell(TaskFailed{assign.task, absl::UnavailableError("producer is gone")});
     }
   } else if (FreeSequences(state) == 0 || assign.prompt_tokens <= 0 ||

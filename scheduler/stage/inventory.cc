@@ -24,9 +24,13 @@ TaskReport Line(const PrefillTask& task) {
   TaskReport line{.task = task.assign.task,
                   .request = task.assign.request,
                   .stage = Stage::kPrefill,
-                  .epoch = task.assign.epoch};
+                  .epoch = task.assign.epoch,
+                  .prompt_tokens = task.assign.prompt_tokens};
   if (std::holds_alternative<Prefilling>(task.state)) line.state = TaskState::kRunning;
-  if (std::holds_alternative<PrefillKept>(task.state)) line.state = TaskState::kDelivered;
+  if (const auto* kept = std::get_if<PrefillKept>(&task.state)) {
+    line.state = TaskState::kDelivered;
+    line.finish = kept->finish;
+  }
   if (task.consumer.has_value()) line.consumer = task.consumer->consumer;
   for (size_t i = 0; i < task.items.size(); ++i) {
     const auto item = static_cast<int32_t>(i);
@@ -79,7 +83,8 @@ void AddLoads(const StageState& state, WorkerReport& report) {
 WorkerReport MakeReport(const StageState& state, bool with_inventory) {
   WorkerReport report{.free_kv_blocks = state.blocks.num_free(),
                       .free_embedding_slots = state.slots.num_free(),
-                      .free_sequences = FreeSequences(state)};
+                      .free_sequences = FreeSequences(state),
+                      .draining = state.draining};
   AddLoads(state, report);
   report.has_inventory = with_inventory;
   if (!with_inventory) return report;

@@ -137,11 +137,14 @@ void Write(const scheduler::TaskReport& m, v1::TaskReport* p) {
   *p->mutable_producer() = ToProto(m.producer);
   for (int32_t item : m.items_landed) p->add_items_landed(item);
   for (const auto& input : m.inputs) Write(input, p->add_inputs());
+  p->set_prompt_tokens(m.prompt_tokens);
+  p->set_finish(static_cast<v1::Finish>(m.finish));
 }
 
 absl::StatusOr<scheduler::TaskReport> Read(const v1::TaskReport& p) {
   scheduler::TaskReport m;
   ASSIGN_OR_RETURN(m.stage, StageFromProto(p.stage()));
+  ASSIGN_OR_RETURN(m.finish, FinishFromProto(p.finish()));
   if (p.state() < 0 || p.state() > v1::TASK_STATE_DELIVERED || p.items_landed_size() > kMaxItems ||
       p.inputs_size() > kMaxItems) {
     return OutOfRange();
@@ -153,6 +156,7 @@ absl::StatusOr<scheduler::TaskReport> Read(const v1::TaskReport& p) {
   m.item = p.item();
   m.consumer = FromProto(p.consumer());
   m.producer = FromProto(p.producer());
+  m.prompt_tokens = p.prompt_tokens();
   m.items_landed.assign(p.items_landed().begin(), p.items_landed().end());
   for (const auto& input : p.inputs()) m.inputs.push_back(Read(input));
   return m;
@@ -168,6 +172,7 @@ void Write(const scheduler::WorkerReport& m, v1::WorkerReport* p) {
     entry->set_running_cost(load.running_cost);
     entry->set_cost_per_second(load.cost_per_second);
   }
+  p->set_draining(m.draining);
   p->set_handled_sequence(m.handled_sequence);
   p->set_has_inventory(m.has_inventory);
   for (const auto& task : m.tasks) Write(task, p->add_tasks());
@@ -191,6 +196,7 @@ absl::StatusOr<scheduler::WorkerReport> Read(const v1::WorkerReport& p) {
     }
     m.load[i] = {p.load(i).queued_cost(), p.load(i).running_cost(), p.load(i).cost_per_second()};
   }
+  m.draining = p.draining();
   m.handled_sequence = p.handled_sequence();
   m.has_inventory = p.has_inventory();
   for (const auto& task : p.tasks()) {

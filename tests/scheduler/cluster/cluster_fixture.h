@@ -89,7 +89,8 @@ inline void FakeWorker::Take(const SchedulerToWorker& message) {
     hold({.task = prefill->task,
           .request = prefill->request,
           .stage = Stage::kPrefill,
-          .epoch = prefill->epoch},
+          .epoch = prefill->epoch,
+          .prompt_tokens = prefill->prompt_tokens},
          {(prefill->prompt_tokens + 15) / 16, slots, 1});
   } else if (const auto* decode = std::get_if<AssignDecode>(&message)) {
     const bool in_place = decode->producer_worker.incarnation == profile.incarnation;

@@ -110,7 +110,8 @@ TEST_CASE("ClusterScheduler: a kept prefill is adopted and pushed again under th
                {.task = OldTask(1),
                 .request = Id(1),
                 .stage = Stage::kPrefill,
-                .state = TaskState::kDelivered});
+                .state = TaskState::kDelivered,
+                .prompt_tokens = 100});
   cluster.Connect(3, "P");
   cluster.Connect(5, "D");
   cluster.ConnectGateway({cluster.Text(1)});
@@ -118,6 +119,71 @@ TEST_CASE("ClusterScheduler: a kept prefill is adopted and pushed again under th
   CHECK(cluster.workers[3].All<AssignPrefill>().empty());
   CHECK(cluster.workers[5].Last<AssignDecode>().producer == OldTask(1));
   CHECK(cluster.workers[5].Last<AssignDecode>().epoch == OutputEpoch(1));
+}
+
+TEST_CASE("ClusterScheduler: a kept prefill is adopted for what it covers, whatever was sent since",
+          "[scheduler][cluster][recovery]") {
+  Restarted cluster;
+  // Assigned when 5 tokens had been sent; 9 are now.
+  cluster.Hold(3, "P",
+               {.task = OldTask(1),
+                .request = Id(1),
+                .stage = Stage::kPrefill,
+                .state = TaskState::kDelivered,
+                .epoch = OutputEpoch(2),
+                .prompt_tokens = 105});
+  cluster.Connect(3, "P");
+  cluster.Connect(5, "D");
+  SubmitRequest live = ClusterFixture::Text(1);
+  live.epoch = OutputEpoch(2);
+  live.tokens_sent = 9;
+  SECTION("in the middle of the answer") {}
+  SECTION("one token short of its end, which is not the one that it sampled") {
+    live.max_tokens = 10;
+  }
+  cluster.ConnectGateway({live});
+  CHECK(cluster.workers[3].All<AssignPrefill>().empty());
+  const auto decode = cluster.workers[5].Last<AssignDecode>();
+  CHECK(decode.producer == OldTask(1));
+  CHECK(decode.prompt_tokens == 105);
+  CHECK(decode.epoch == OutputEpoch(3));
+}
+
+TEST_CASE("ClusterScheduler: a kept prefill of impossible extent is redone",
+          "[scheduler][cluster][recovery]") {
+  const int32_t covers = GENERATE(0, 99, 110);
+  Restarted cluster;
+  cluster.Hold(3, "P",
+               {.task = OldTask(1),
+                .request = Id(1),
+                .stage = Stage::kPrefill,
+                .state = TaskState::kDelivered,
+                .prompt_tokens = covers});
+  cluster.Connect(3, "P");
+  cluster.Connect(5, "D");
+  SubmitRequest live = ClusterFixture::Text(1);
+  live.tokens_sent = 9;
+  cluster.ConnectGateway({live});
+  CHECK(cluster.workers[3].Last<AssignPrefill>().prompt_tokens == 109);
+  CHECK(cluster.workers[3].tasks.count(OldTask(1)) == 0);
+}
+
+TEST_CASE("ClusterScheduler: a prefill whose first token was the last keeps its epoch",
+          "[scheduler][cluster][recovery]") {
+  // Under a higher one the gateway would not hear the token that ends the answer.
+  Restarted cluster;
+  cluster.Hold(3, "P",
+               {.task = OldTask(1),
+                .request = Id(1),
+                .stage = Stage::kPrefill,
+                .state = TaskState::kDelivered,
+                .prompt_tokens = 100,
+                .finish = Finish::kStop});
+  cluster.Connect(3, "P");
+  cluster.Connect(5, "D");
+  cluster.ConnectGateway({ClusterFixture::Text(1)});
+  CHECK(cluster.Counts().finishing == 1);
+  CHECK(cluster.workers[5].inbox.empty());
 }
 
 TEST_CASE("ClusterScheduler: a prefill with an item on its way is adopted with its encode",
@@ -128,6 +194,7 @@ TEST_CASE("ClusterScheduler: a prefill with an item on its way is adopted with i
                 .request = Id(1),
                 .stage = Stage::kPrefill,
                 .state = TaskState::kRunning,
+                .prompt_tokens = 20 + 3 * 64,
                 .items_landed = {0},
                 .inputs = {{1, OldTask(3)}, {2, OldTask(4)}}});
   cluster.Hold(1, "E",
@@ -148,6 +215,37 @@ TEST_CASE("ClusterScheduler: a prefill with an item on its way is adopted with i
   cluster.Say(1, TaskDelivered{OldTask(3)});
   cluster.Say(1, TaskDelivered{cluster.workers[1].Last<AssignEncode>().task});
   CHECK(cluster.Counts().handing_over == 1);
+}
+
+TEST_CASE("ClusterScheduler: a task that is being released is not adopted",
+          "[scheduler][cluster][recovery]") {
+  ClusterFixture cluster;
+  cluster.Worker(3, "P");
+  cluster.Worker(5, "D");
+  cluster.Gateway(kGateway);
+  cluster.Submit(ClusterFixture::Text(1));
+  // Written before the release arrives, heard after it was sent.
+  const WorkerReport late = cluster.workers[3].Report();
+  cluster.Lose(kGateway);
+  cluster.Say(3, late);
+  cluster.Gateway(kGateway, {ClusterFixture::Text(1)});
+  CHECK(cluster.workers[3].All<AssignPrefill>().size() == 2);
+  CHECK(cluster.workers[3].Last<AssignPrefill>().epoch == OutputEpoch(1));
+}
+
+TEST_CASE("ClusterScheduler: a worker that says that it drains gets nothing new",
+          "[scheduler][cluster]") {
+  ClusterFixture cluster;
+  cluster.Worker(3, "P");
+  cluster.Worker(4, "P");
+  cluster.Worker(5, "D");
+  cluster.Gateway(kGateway);
+  WorkerReport report = cluster.workers[3].Report();
+  report.draining = true;
+  cluster.Say(3, report);
+  for (uint64_t i = 1; i <= 4; ++i) cluster.Submit(ClusterFixture::Text(i));
+  CHECK(cluster.workers[3].All<AssignPrefill>().empty());
+  CHECK(cluster.workers[4].All<AssignPrefill>().size() == 4);
 }
 
 TEST_CASE("ClusterScheduler: what nobody claims is released after a grace",

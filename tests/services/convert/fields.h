@@ -54,9 +54,9 @@ inline std::tuple<> Fields(DrainWorker&) { return {}; }
 
 TRIPTYCH_FIELDS(Roles, a)
 TRIPTYCH_FIELDS(WorkerProfile, a, b, c, d, e, f, g, h, i, j, k, l, m)
-TRIPTYCH_FIELDS(TaskReport, a, b, c, d, e, f, g, h, i, j)
+TRIPTYCH_FIELDS(TaskReport, a, b, c, d, e, f, g, h, i, j, k, l)
 TRIPTYCH_FIELDS(StageLoad, a, b, c)
-TRIPTYCH_FIELDS(WorkerReport, a, b, c, d, e, f, g)
+TRIPTYCH_FIELDS(WorkerReport, a, b, c, d, e, f, g, h)
 TRIPTYCH_FIELDS(WorkerHello, a, b, c, d)
 TRIPTYCH_FIELDS(TaskAccepted, a)
 TRIPTYCH_FIELDS(TaskRefused, a, b, c, d)
