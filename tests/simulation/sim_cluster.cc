@@ -8,18 +8,92 @@
 
 namespace triptych::simulation {
 
-using scheduler::ClusterScheduler;
 using std::chrono::milliseconds;
+
+namespace {
+
+// A planned end is over by then, whatever else breaks.
+constexpr base::Duration kDrainsWithin = std::chrono::seconds(30);
+constexpr base::Duration kToldWithin = std::chrono::seconds(2);
+
+scheduler::ClusterConfig ConfigOf(const ClusterShape& shape) {
+  scheduler::ClusterConfig config = shape.scheduler;
+  if (shape.sabotage == Sabotage::kFailsForOneLoss) config.max_lost_workers = 1;
+  return config;
+}
+
+}  // namespace
 
 // ---- scheduler ----------------------------------------------------------------------------------
 
 SimScheduler::SimScheduler(Cluster& cluster, Incarnation id)
-    : Process(id), machine({}, id), cluster_(cluster) {}
+    : Process(id),
+      machine(ConfigOf(cluster.shape()), id),
+      judge(cluster.shape().scheduler, cluster.world.now()),
+      cluster_(cluster) {}
 
 void SimScheduler::Wake() { machine.OnTime(cluster_.world.now()); }
 
+void SimScheduler::Lose(Incarnation peer) {
+  connections.erase(peer);
+  judge.GatewayLost(peer);
+  JudgeLost(peer);
+  machine.OnPeerLost(peer, cluster_.world.now());
+}
+
+void SimScheduler::JudgeLost(Incarnation worker) {
+  std::set<scheduler::RequestId> held = cluster_.held_at_death[worker];
+  if (auto it = cluster_.workers.find(worker); it != cluster_.workers.end()) {
+    for (const scheduler::TaskReport& task : it->second->stage.Report(true).tasks) {
+      held.insert(task.request);
+    }
+  }
+  judge.WorkerLost(worker, held, cluster_.world.now());
+}
+
+// A hello of one that obeyed a higher scheduler makes this one start again.
+template <typename Hello>
+void SimScheduler::Greet(Hello hello) {
+  const scheduler::ClusterSnapshot before = machine.Snapshot(cluster_.world.now());
+  hello();
+  if (!before.recovering && machine.id() != before.id) judge.Forget(cluster_.world.now());
+}
+
+void SimScheduler::Handle(const scheduler::WorkerHello& hello) {
+  const base::TimePoint now = cluster_.world.now();
+  const Incarnation worker = hello.profile.incarnation;
+  Greet([&] { machine.OnWorkerConnected(hello, now); });
+  judge.WorkerIs(worker, hello.draining ? scheduler::Roles() : hello.profile.roles, now);
+}
+
+void SimScheduler::Handle(const scheduler::GatewayHello& hello) {
+  Greet([&] { machine.OnGatewayConnected(hello, cluster_.world.now()); });
+}
+
+void SimScheduler::Handle(Incarnation worker, const scheduler::WorkerToScheduler& message) {
+  const auto* report = std::get_if<scheduler::WorkerReport>(&message);
+  if (report != nullptr && report->draining) {
+    judge.WorkerDrains(worker, cluster_.world.now());
+    // It is heard from, so that it is not taken for silent.
+    if (cluster_.shape().sabotage == Sabotage::kWorksWhileDraining) {
+      scheduler::WorkerReport deaf = *report;
+      deaf.draining = false;
+      return machine.OnWorkerMessage(worker, deaf, cluster_.world.now());
+    }
+  }
+  machine.OnWorkerMessage(worker, message, cluster_.world.now());
+}
+
+void SimScheduler::Handle(Incarnation gateway, const scheduler::GatewayToScheduler& message) {
+  const auto* ended = std::get_if<scheduler::RequestEnded>(&message);
+  if (ended != nullptr) judge.Ended(ended->request);
+  machine.OnGatewayMessage(gateway, message, cluster_.world.now());
+}
+
 void SimScheduler::AfterEvent() {
   for (const scheduler::ClusterAction& action : machine.TakeActions()) {
+    const std::string wrong = judge.Says(action, cluster_.world.now());
+    if (!wrong.empty() && !cluster_.IsOver(action)) cluster_.Violated(wrong);
     if (const auto* to = std::get_if<scheduler::ToWorker>(&action)) {
       cluster_.ToPeer(*this, to->worker, [&c = cluster_, worker = to->worker, m = to->message] {
         c.workers.at(worker)->Handle(m);
@@ -30,6 +104,7 @@ void SimScheduler::AfterEvent() {
       });
     } else {
       const Incarnation peer = std::get<scheduler::DropPeer>(action).peer;
+      JudgeLost(peer);
       auto it = connections.find(peer);
       if (it != connections.end()) cluster_.BreakControl(peer, it->second);
     }
@@ -40,12 +115,7 @@ void SimScheduler::AfterEvent() {
 
 Cluster::Cluster(uint64_t seed, ClusterShape shape) : world(seed), shape_(std::move(shape)) {
   StartScheduler();
-  for (int i = 0; i < shape_.gateways; ++i) {
-    const Incarnation id = world.NewIncarnation();
-    gateways[id] = std::make_unique<SimGateway>(*this, id);
-    world.Add(gateways[id].get());
-    Connect(id);
-  }
+  for (int i = 0; i < shape_.gateways; ++i) StartGateway();
   for (const std::string& roles : shape_.roles) StartWorker(roles);
 }
 
@@ -76,7 +146,7 @@ void Cluster::Connect(Incarnation id) {
         [this, id, scheduler, generation, hello] {
           SimScheduler& at = *schedulers.at(scheduler);
           at.connections[id] = generation;
-          hello(at.machine, world.now());
+          hello(at);
         },
         [this, id, generation] { BreakControl(id, generation); });
   });
@@ -89,8 +159,7 @@ void Cluster::BreakControl(Incarnation id, uint64_t generation) {
       SimScheduler& at = *schedulers.at(incarnation);
       auto it = at.connections.find(id);
       if (it == at.connections.end() || it->second != generation) return;
-      at.connections.erase(it);
-      at.machine.OnPeerLost(id, world.now());
+      at.Lose(id);
     });
   }
   ControlPeer* peer = FindPeer(id);
@@ -102,8 +171,7 @@ void Cluster::BreakControl(Incarnation id, uint64_t generation) {
   world.At(milliseconds(world.random.Between(50, 300)), id, [this, id] { Connect(id); });
 }
 
-void Cluster::ToScheduler(ControlPeer& peer,
-                          std::function<void(ClusterScheduler&, base::TimePoint)> deliver) {
+void Cluster::ToScheduler(ControlPeer& peer, ToMachine deliver) {
   if (peer.scheduler == Incarnation()) return;
   const Incarnation id = peer.id(), scheduler = peer.scheduler;
   const uint64_t generation = peer.generation;
@@ -112,9 +180,7 @@ void Cluster::ToScheduler(ControlPeer& peer,
       [this, id, scheduler, generation, deliver] {
         SimScheduler& at = *schedulers.at(scheduler);
         auto it = at.connections.find(id);
-        if (it != at.connections.end() && it->second == generation) {
-          deliver(at.machine, world.now());
-        }
+        if (it != at.connections.end() && it->second == generation) deliver(at);
       },
       [this, id, generation] { BreakControl(id, generation); });
 }
@@ -143,9 +209,11 @@ void Cluster::StartWorker(const std::string& roles) {
   Connect(id);
 }
 
-void Cluster::KillWorker(Incarnation id) {
-  const std::string roles = workers.at(id)->roles;
+void Cluster::EndWorker(Incarnation id) {
   const uint64_t generation = workers.at(id)->generation;
+  for (const scheduler::TaskReport& task : workers.at(id)->stage.Report(true).tasks) {
+    held_at_death[id].insert(task.request);
+  }
   world.Remove(id);
   workers.erase(id);
   world.MovePieces();
@@ -154,7 +222,82 @@ void Cluster::KillWorker(Incarnation id) {
     world.At(milliseconds(world.random.Between(1, 500)), other,
              [this, id, other = other] { workers.at(other)->stage.OnPeerLost(id, world.now()); });
   }
+}
+
+void Cluster::KillWorker(Incarnation id) {
+  const std::string roles = workers.at(id)->roles;
+  EndWorker(id);
   world.At(milliseconds(world.random.Between(100, 2000)), [this, roles] { StartWorker(roles); });
+}
+
+void Cluster::StartGateway() {
+  const Incarnation id = world.NewIncarnation();
+  gateways[id] = std::make_unique<SimGateway>(*this, id);
+  world.Add(gateways[id].get());
+  Connect(id);
+}
+
+void Cluster::EndGateway(Incarnation id) {
+  const uint64_t generation = gateways.at(id)->generation;
+  died_with_gateway += static_cast<int>(gateways.at(id)->delivery.num_live());
+  world.Remove(id);
+  gateways.erase(id);
+  BreakControl(id, generation);
+  for (auto& [other, worker] : workers) {
+    world.At(milliseconds(world.random.Between(1, 500)), other,
+             [this, id, other = other] { workers.at(other)->stage.OnPeerLost(id, world.now()); });
+  }
+}
+
+void Cluster::KillGateway(Incarnation id) {
+  EndGateway(id);
+  world.At(milliseconds(world.random.Between(100, 2000)), [this] { StartGateway(); });
+}
+
+void Cluster::DrainWorker(Incarnation id, Teller teller) {
+  StartWorker(workers.at(id)->roles);
+  world.At(milliseconds(500), id, [this, id, teller] {
+    ControlPeer* worker = FindPeer(id);
+    auto scheduler = schedulers.find(worker->scheduler);
+    if (teller == Teller::kScheduler && scheduler != schedulers.end()) {
+      world.At(world.Delay(), scheduler->first, [this, id, at = scheduler->second.get()] {
+        at->judge.WorkerDrains(id, world.now());
+        at->machine.Drain(id, world.now());
+      });
+    } else {
+      workers.at(id)->stage.Handle(scheduler::DrainWorker{}, world.now());
+    }
+    EndWhenIdle(id, world.now() + kDrainsWithin);
+  });
+}
+
+void Cluster::DrainGateway(Incarnation id) {
+  StartGateway();
+  gateways.at(id)->draining = true;
+  EndWhenIdle(id, world.now() + kDrainsWithin);
+}
+
+void Cluster::EndWhenIdle(Incarnation id, base::TimePoint until) {
+  world.At(milliseconds(50), id, [this, id, until] {
+    if (auto gateway = gateways.find(id); gateway != gateways.end()) {
+      if (gateway->second->delivery.num_live() == 0) {
+        ++drained;
+        return EndGateway(id);
+      }
+    } else if (SimWorker& worker = *workers.at(id); worker.stage.draining() && worker.IsIdle()) {
+      ++drained;
+      return EndWorker(id);
+    }
+    if (world.now() < until) {
+      // The scheduler that knew of it may be gone.
+      const auto worker = workers.find(id);
+      if (worker != workers.end() && until - world.now() < kDrainsWithin - kToldWithin) {
+        worker->second->stage.Handle(scheduler::DrainWorker{}, world.now());
+      }
+      return EndWhenIdle(id, until);
+    }
+    Violated(absl::StrCat("a draining process still holds something: ", Describe()));
+  });
 }
 
 void Cluster::Freeze(Incarnation id, base::Duration time) {
@@ -181,11 +324,25 @@ void Cluster::KillScheduler(Incarnation id) {
 }
 
 void Cluster::Submit() {
-  auto it = gateways.begin();
-  std::advance(it, world.random.Below(gateways.size()));
-  ++submitted;
-  world.At(base::Duration(0), it->first,
-           [this, gateway = it->second.get()] { gateway->Submit(cancel_chance, deadline_chance); });
+  std::vector<SimGateway*> open;
+  for (const auto& [id, gateway] : gateways) {
+    if (!gateway->draining) open.push_back(gateway.get());
+  }
+  if (open.empty()) return;
+  SimGateway* gateway = open[world.random.Below(open.size())];
+  world.At(base::Duration(0), gateway->id(), [this, gateway] {
+    ++submitted;
+    gateway->Submit(cancel_chance, deadline_chance);
+  });
+}
+
+bool Cluster::IsOver(const scheduler::ClusterAction& action) const {
+  const auto* to = std::get_if<scheduler::ToGateway>(&action);
+  const auto* failed =
+      to == nullptr ? nullptr : std::get_if<scheduler::RequestFailed>(&to->message);
+  if (failed == nullptr) return false;
+  auto gateway = gateways.find(to->gateway);
+  return gateway == gateways.end() || gateway->second->IsOver(failed->request);
 }
 
 bool Cluster::Step(base::TimePoint until) { return world.Step(until); }
@@ -222,15 +379,37 @@ std::string Cluster::NotAtRest() const {
     }
   }
   for (const auto& [id, worker] : workers) {
+    if (worker->IsIdle()) continue;
     const scheduler::StageStats stats = worker->stage.Stats();
-    if (stats == scheduler::StageStats() && worker->executor.num_buffers() == 0 &&
-        worker->executor.num_patches() == 0) {
-      continue;
-    }
     return absl::StrCat("worker ", id.value(), " (", worker->roles, ") holds ", stats.tasks,
                         " tasks, ", stats.kv_blocks, " blocks, ", stats.embedding_slots, " slots, ",
                         stats.steps_in_flight, " steps, ", worker->executor.num_buffers(),
                         " buffers, ", worker->executor.num_patches(), " patches");
+  }
+  return SchedulersNotAtRest();
+}
+
+std::string Cluster::SchedulersNotAtRest() const {
+  for (const auto& [id, scheduler] : schedulers) {
+    const scheduler::ClusterSnapshot snapshot = scheduler->machine.Snapshot(world.now());
+    const scheduler::RequestCounts& counts = snapshot.requests;
+    if (counts.queued + counts.prefilling + counts.awaiting_decode + counts.handing_over +
+            counts.decoding + counts.finishing >
+        0) {
+      return absl::StrCat("scheduler ", id.value(), " has requests; ", Describe());
+    }
+    for (const scheduler::WorkerSnapshot& worker : snapshot.workers) {
+      const bool free = worker.free_kv_blocks == worker.profile.kv_blocks &&
+                        worker.free_embedding_slots == worker.profile.embedding_slots &&
+                        worker.free_sequences == worker.profile.max_sequences;
+      if (free && worker.tasks == std::array<int32_t, scheduler::kNumStages>{}) continue;
+      return absl::StrCat("scheduler ", id.value(), " has promised something of worker ",
+                          worker.profile.incarnation.value());
+    }
+    const size_t peers = workers.size() + gateways.size();
+    if (schedulers.size() == 1 && snapshot.workers.size() + snapshot.gateways.size() != peers) {
+      return absl::StrCat("scheduler ", id.value(), " misses a peer; ", Describe());
+    }
   }
   return "";
 }

@@ -29,18 +29,19 @@ void SimGateway::Wake() {
   Do(scheduler::SendGatewayMessage{scheduler::GatewayReport{delivery.num_live()}});
 }
 
-std::function<void(scheduler::ClusterScheduler&, base::TimePoint)> SimGateway::Hello() {
+ToMachine SimGateway::Hello() {
   scheduler::GatewayHello hello{.name = "gateway", .incarnation = id(), .highest_seen = highest};
   hello.address = "gateway" + std::to_string(id().value());
   hello.known_peers = delivery.known_peers();
   hello.live = delivery.Live(world_.now());
   delivery.OnSchedulerConnected(world_.now());
-  return [hello](scheduler::ClusterScheduler& machine, base::TimePoint now) {
-    machine.OnGatewayConnected(hello, now);
-  };
+  return [hello](SimScheduler& at) { at.Handle(hello); };
 }
 
 void SimGateway::Handle(const scheduler::SchedulerToGateway& message) {
+  if (const auto* failed = std::get_if<scheduler::RequestFailed>(&message)) {
+    clients_.at(failed->request).failed = failed->status.code();
+  }
   delivery.OnScheduler(message, world_.now());
 }
 
@@ -55,7 +56,11 @@ absl::StatusOr<scheduler::PulledInput> SimGateway::Pull(const scheduler::PullReq
 
 // All producers give the same tokens, so that the text cannot show whom they were taken from.
 scheduler::TokenReply SimGateway::Tokens(const scheduler::TokenBatch& batch) {
-  const scheduler::TokenReply reply = delivery.OnTokens(batch, world_.now());
+  scheduler::TokenBatch heard = batch;
+  if (cluster_.shape().sabotage == Sabotage::kFenceIgnored && clients_.contains(batch.request)) {
+    heard.epoch = clients_.at(batch.request).pulled;
+  }
+  const scheduler::TokenReply reply = delivery.OnTokens(heard, world_.now());
   const bool taken = reply.kind != scheduler::TokenReply::Kind::kGone;
   if (taken && batch.epoch < clients_.at(batch.request).pulled) {
     Violated(batch.request, "a producer behind the fence was heard");
@@ -70,27 +75,32 @@ void SimGateway::Submit(double cancel_chance, double deadline_chance) {
   client.answer = std::move(made.answer);
   base::TimePoint deadline = base::kNever;
   if (world_.random.Chance(deadline_chance)) {
-    client.has_deadline = true;
-    deadline = world_.now() + milliseconds(world_.random.Between(1, 3000));
+    client.deadline = deadline = world_.now() + milliseconds(world_.random.Between(1, 3000));
   }
   const absl::Status status =
       delivery.Accept(std::move(made.submit), std::move(made.input), deadline, world_.now());
   if (!status.ok()) return Violated(request, "not accepted: " + status.ToString());
   if (!world_.random.Chance(cancel_chance)) return;
-  client.cancelled = true;
   world_.At(milliseconds(world_.random.Between(0, 1000)), id(), [this, request] {
+    clients_.at(request).cancelled = true;
     delivery.End(request, absl::CancelledError("client left"), world_.now());
   });
 }
 
 void SimGateway::Do(const scheduler::SendGatewayMessage& action) {
-  cluster_.ToScheduler(*this, [id = id(), message = action.message](
-                                  scheduler::ClusterScheduler& machine, base::TimePoint now) {
-    machine.OnGatewayMessage(id, message, now);
-  });
+  cluster_.ToScheduler(
+      *this, [id = id(), message = action.message](SimScheduler& at) { at.Handle(id, message); });
 }
 
-void SimGateway::Do(const scheduler::DeliverTokens& action) {
+void SimGateway::Do(scheduler::DeliverTokens action) {
+  const Sabotage sabotage = cluster_.shape().sabotage;
+  if (sabotage == Sabotage::kTokenLost && !action.tokens.empty()) action.tokens.pop_back();
+  if (sabotage == Sabotage::kTokenWrong && !action.tokens.empty()) ++action.tokens[0].token;
+  Received(action);
+  if (sabotage == Sabotage::kTokenTwice) Received(action);
+}
+
+void SimGateway::Received(const scheduler::DeliverTokens& action) {
   Client& client = clients_.at(action.request);
   if (client.ended) return Violated(action.request, "tokens after the end");
   if (static_cast<size_t>(action.start_index) != client.received) {
@@ -104,22 +114,31 @@ void SimGateway::Do(const scheduler::DeliverTokens& action) {
   }
 }
 
-void SimGateway::Do(const scheduler::DeliverEnd& action) {
+void SimGateway::Do(scheduler::DeliverEnd action) {
+  const Sabotage sabotage = cluster_.shape().sabotage;
+  if (sabotage == Sabotage::kEndMissing) return;
+  if (sabotage == Sabotage::kEndWithoutReason) action.status = absl::UnavailableError("sabotage");
+  if (sabotage == Sabotage::kEndEarly) --clients_.at(action.request).received;
+  Ended(action);
+  if (sabotage == Sabotage::kEndTwice) Ended(action);
+}
+
+void SimGateway::Ended(const scheduler::DeliverEnd& action) {
   Client& client = clients_.at(action.request);
   if (client.ended) return Violated(action.request, "ended twice");
   client.ended = true;
-  ++ends[action.status.code()];
-  if (action.status.ok()) {
-    if (client.received != client.answer.size()) Violated(action.request, "ended too early");
-    return;
-  }
-  if (client.cancelled && absl::IsCancelled(action.status)) return;
-  if (client.has_deadline && absl::IsDeadlineExceeded(action.status)) return;
-  complaints.push_back(ToString(action.request) + ": " + action.status.ToString());
+  const absl::StatusCode code = action.status.code();
+  ++cluster_.ends[code];
+  bool legitimate = client.failed == code;  // judged when it was said
+  if (code == absl::StatusCode::kOk) legitimate = client.received == client.answer.size();
+  if (code == absl::StatusCode::kCancelled) legitimate = client.cancelled;
+  if (code == absl::StatusCode::kDeadlineExceeded) legitimate = client.deadline <= world_.now();
+  if (legitimate) return;
+  Violated(action.request, "ended too early or without a reason: " + action.status.ToString());
 }
 
 void SimGateway::Violated(const scheduler::RequestId& request, const std::string& what) {
-  if (cluster_.failure.empty()) cluster_.failure = ToString(request) + ": " + what;
+  cluster_.Violated(ToString(request) + ": " + what);
 }
 
 }  // namespace triptych::simulation

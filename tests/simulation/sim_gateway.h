@@ -19,20 +19,20 @@ class SimGateway final : public ControlPeer {
   void AfterEvent() override;
   base::TimePoint NextWake() const override;
   void Wake() override;
-  std::function<void(scheduler::ClusterScheduler&, base::TimePoint)> Hello() override;
+  ToMachine Hello() override;
   void OnControlLost() override { delivery.OnSchedulerLost(world_.now()); }
   void Handle(const scheduler::SchedulerToGateway& message);
 
   // A random request; it may be cancelled or run into its deadline on the way.
   void Submit(double cancel_chance, double deadline_chance);
 
+  bool IsOver(const scheduler::RequestId& request) const { return clients_.at(request).ended; }
+
   absl::StatusOr<scheduler::PulledInput> Pull(const scheduler::PullRequest& pull);
   scheduler::TokenReply Tokens(const scheduler::TokenBatch& batch);
 
   scheduler::Delivery delivery;
-  // How requests ended, by code.
-  std::map<absl::StatusCode, int> ends;
-  std::vector<std::string> complaints;  // ends other than OK
+  bool draining = false;  // takes no new request
 
  private:
   struct Client {
@@ -40,11 +40,15 @@ class SimGateway final : public ControlPeer {
     size_t received = 0;
     scheduler::OutputEpoch pulled;  // the highest epoch that a producer of tokens has pulled under
     bool ended = false;
-    bool cancelled = false, has_deadline = false;
+    bool cancelled = false;
+    base::TimePoint deadline = base::kNever;
+    absl::StatusCode failed = absl::StatusCode::kOk;  // as a scheduler has said
   };
   void Do(const scheduler::SendGatewayMessage& action);
-  void Do(const scheduler::DeliverTokens& action);
-  void Do(const scheduler::DeliverEnd& action);
+  void Do(scheduler::DeliverTokens action);
+  void Do(scheduler::DeliverEnd action);
+  void Received(const scheduler::DeliverTokens& action);
+  void Ended(const scheduler::DeliverEnd& action);
   void Do(const scheduler::DeliverProgress&) {}
   void Violated(const scheduler::RequestId& request, const std::string& what);
 

@@ -13,6 +13,8 @@ namespace {
 using scheduler::Stage;
 using std::chrono::milliseconds;
 
+constexpr base::Duration kPullDeadline = std::chrono::seconds(2);
+
 scheduler::WorkerProfile MakeProfile(Incarnation id, const std::string& letters,
                                      const ClusterShape& shape) {
   scheduler::WorkerProfile profile;
@@ -70,10 +72,26 @@ SimWorker::~SimWorker() = default;
 void SimWorker::AfterEvent() {
   while (true) {
     std::vector<scheduler::StageAction> actions = stage.TakeActions();
+    if (stage.draining()) CheckDraining();
     if (actions.empty()) return;
     for (scheduler::StageAction& action : actions) {
       std::visit([this](auto& a) { Do(a); }, action);
     }
+  }
+}
+
+bool SimWorker::IsIdle() const {
+  return stage.Stats() == scheduler::StageStats() && executor.num_buffers() == 0 &&
+         executor.num_patches() == 0;
+}
+
+// What drains finishes what it has and takes nothing else.
+void SimWorker::CheckDraining() {
+  std::set<scheduler::TaskId> tasks;
+  for (const scheduler::TaskReport& task : stage.Report(true).tasks) tasks.insert(task.task);
+  if (!taken_.has_value()) taken_ = tasks;
+  for (const scheduler::TaskId& task : tasks) {
+    if (!taken_->contains(task)) cluster_.Violated("a draining worker took " + ToString(task));
   }
 }
 
@@ -87,17 +105,20 @@ void SimWorker::Wake() {
   if (next_report_ <= world_.now()) Report();
 }
 
-std::function<void(scheduler::ClusterScheduler&, base::TimePoint)> SimWorker::Hello() {
+ToMachine SimWorker::Hello() {
   handled_ = 0;
   scheduler::WorkerHello hello{.profile = profile_, .highest_seen = highest};
   hello.report = stage.Report(true);
-  return [hello](scheduler::ClusterScheduler& machine, base::TimePoint now) {
-    machine.OnWorkerConnected(hello, now);
-  };
+  hello.draining = stage.draining();
+  return [hello](SimScheduler& at) { at.Handle(hello); };
 }
 
 void SimWorker::Handle(const scheduler::SchedulerToWorker& message) {
   ++handled_;
+  if (cluster_.shape().sabotage == Sabotage::kReleaseIgnored &&
+      std::holds_alternative<scheduler::ReleaseTask>(message)) {
+    return;
+  }
   stage.Handle(message, world_.now());
 }
 
@@ -109,15 +130,13 @@ void SimWorker::Report() {
 }
 
 void SimWorker::Do(const scheduler::SendToScheduler& action) {
-  cluster_.ToScheduler(*this, [id = id(), message = action.message](
-                                  scheduler::ClusterScheduler& machine, base::TimePoint now) {
-    machine.OnWorkerMessage(id, message, now);
-  });
+  cluster_.ToScheduler(
+      *this, [id = id(), message = action.message](SimScheduler& at) { at.Handle(id, message); });
 }
 
 // A pull may fail before or after the gateway has seen it.
 void SimWorker::Do(const scheduler::Pull& action) {
-  const Incarnation self = id();
+  const Incarnation self = id(), gateway = action.gateway.incarnation;
   const bool lost_there = world_.random.Chance(world_.faults.reset_stream);
   const bool lost_back = world_.random.Chance(world_.faults.reset_stream);
   const auto answer = [this, request = action.request](absl::StatusOr<scheduler::PulledInput> in) {
@@ -127,12 +146,15 @@ void SimWorker::Do(const scheduler::Pull& action) {
     world_.At(world_.Delay(), self, [answer] { answer(absl::UnavailableError("reset")); });
     return;
   }
-  const Incarnation gateway = action.gateway.incarnation;
+  // What nobody answers ends by its deadline; a second answer changes nothing.
+  world_.At(kPullDeadline, self, [answer] { answer(absl::UnavailableError("deadline")); });
+  if (world_.IsBlocked(Stream::kPull, self, gateway)) return;
   world_.At(world_.Delay(), gateway,
             [this, self, gateway, answer, lost_back, &world = world_, &cluster = cluster_,
              request = action.request] {
               auto input = cluster.gateways.at(gateway)->Pull(request);
               if (lost_back) input = absl::UnavailableError("reset");
+              if (world.IsBlocked(Stream::kPull, gateway, self)) return;
               world.At(world.Delay(), self, [answer, input] { answer(input); });
             });
 }
@@ -140,6 +162,7 @@ void SimWorker::Do(const scheduler::Pull& action) {
 void SimWorker::Pulled(const scheduler::PullRequest& request,
                        absl::StatusOr<scheduler::PulledInput> input) {
   if (dropped_.count(request.task) > 0) return;
+  if (!answered_.insert(request.task).second) return;
   const auto segments = input.ok() ? input->segments : std::vector<scheduler::Segment>();
   stage.OnPulled(request.task, input, world_.now());
   if (request.stage != Stage::kEncode || !input.ok()) return;
@@ -177,6 +200,10 @@ void SimWorker::Do(const scheduler::SendTransfer& action) {
 void SimWorker::Do(const scheduler::PostSend& action) {
   const auto bytes = executor.BufferBytes(action.buffer).first(static_cast<size_t>(action.bytes));
   const Incarnation self = id(), peer = action.peer.incarnation;
+  if (cluster_.shape().sabotage == Sabotage::kChecksumIgnored) {
+    cluster_.sent_checksums[{self, peer, action.sequence}] =
+        base::Checksum64(bytes.data(), bytes.size());
+  }
   endpoint_->Send(peer, action.peer.address, action.sequence, bytes, action.bytes,
                   [this, &world = world_, self, peer, sequence = action.sequence](absl::Status s) {
                     world.At(base::Duration(0), self, [this, peer, sequence, s] {
@@ -192,7 +219,10 @@ void SimWorker::Do(const scheduler::PostReceive& action) {
   endpoint_->Receive(
       peer, action.sequence, landing, action.bytes,
       [this, &world = world_, self, peer, landing, sequence = action.sequence](absl::Status s) {
-        const uint64_t sum = s.ok() ? base::Checksum64(landing.data(), landing.size()) : 0;
+        uint64_t sum = s.ok() ? base::Checksum64(landing.data(), landing.size()) : 0;
+        if (cluster_.shape().sabotage == Sabotage::kChecksumIgnored) {
+          sum = cluster_.sent_checksums[{peer, self, sequence}];
+        }
         world.At(base::Duration(0), self, [this, peer, sequence, s, sum] {
           stage.OnPieceReceived(peer, sequence, s, sum, world_.now());
         });
@@ -205,12 +235,13 @@ void SimWorker::Do(const scheduler::AcquireBuffer& action) {
 }
 
 void SimWorker::Do(const scheduler::ReleaseBuffer& action) {
+  if (cluster_.shape().sabotage == Sabotage::kBufferKept) return;
   executor.ReleaseBuffer(action.buffer);
 }
 
 void SimWorker::Do(scheduler::SubmitStep& action) { executor.Submit(std::move(action.plan)); }
 
-void SimWorker::Do(const scheduler::SendTokens& action) {
+void SimWorker::Do(scheduler::SendTokens action) {
   const Incarnation self = id(), gateway = action.gateway.incarnation;
   world_.Send(
       Stream::kTokens, self, gateway,

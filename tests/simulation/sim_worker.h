@@ -4,6 +4,7 @@
 // actions out as the worker's loop does.
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -21,8 +22,10 @@ class SimWorker final : public ControlPeer {
   void AfterEvent() override;
   base::TimePoint NextWake() const override;
   void Wake() override;
-  std::function<void(scheduler::ClusterScheduler&, base::TimePoint)> Hello() override;
+  ToMachine Hello() override;
   void Handle(const scheduler::SchedulerToWorker& message);
+  // It holds nothing at all: no task, block, slot, buffer or patch.
+  bool IsIdle() const;
 
   const std::string roles;
   scheduler::StageScheduler stage;
@@ -39,8 +42,9 @@ class SimWorker final : public ControlPeer {
   void Do(const scheduler::AcquireBuffer& action);
   void Do(const scheduler::ReleaseBuffer& action);
   void Do(scheduler::SubmitStep& action);
-  void Do(const scheduler::SendTokens& action);
+  void Do(scheduler::SendTokens action);
   void Do(const scheduler::AbortPeer& action);
+  void CheckDraining();
   void Pulled(const scheduler::PullRequest& request, absl::StatusOr<scheduler::PulledInput> input);
   void ResetTokens(Incarnation gateway);
 
@@ -50,7 +54,8 @@ class SimWorker final : public ControlPeer {
   uint64_t handled_ = 0;
   int reports_ = 0;
   base::TimePoint next_report_;
-  std::set<scheduler::TaskId> dropped_;
+  std::set<scheduler::TaskId> dropped_, answered_;
+  std::optional<std::set<scheduler::TaskId>> taken_;  // what it had when it began to drain
 };
 
 }  // namespace triptych::simulation

@@ -8,7 +8,8 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
 World::World(uint64_t seed)
-    : random(seed), hub([this](const transport::LoopbackOperation&) { return PieceFault(); }) {}
+    : random(seed),
+      hub([this](const transport::LoopbackOperation& piece) { return PieceFault(piece); }) {}
 
 Process* World::Find(Incarnation id) {
   auto it = processes_.find(id);
@@ -40,6 +41,7 @@ void World::Send(Stream stream, Incarnation from, Incarnation to, std::function<
     return;
   }
   StreamState& state = streams_[{stream, from, to}];
+  if (IsBlocked(stream, from, to)) return Lose({stream, from, to}, std::move(on_reset));
   state.last = std::max(state.last, now() + Delay());
   const bool twice =
       stream != Stream::kControl && stream != Stream::kPull && random.Chance(faults.duplicate);
@@ -56,11 +58,41 @@ void World::Reset(Stream stream, Incarnation from, Incarnation to) {
   ++streams_[{stream, from, to}].generation;
 }
 
+void World::Block(Incarnation from, Incarnation to, base::Duration time,
+                  std::optional<Stream> only) {
+  base::TimePoint& until =
+      only.has_value() ? stream_cut_until_[{*only, from, to}] : cut_until_[{from, to}];
+  until = std::max(until, now() + time);
+  // Bytes wait for it, as a stalled connection makes them.
+  if (!only.has_value()) At(time, [this] { hub.RunPending(); });
+}
+
+bool World::IsCut(Incarnation from, Incarnation to) const {
+  auto it = cut_until_.find({from, to});
+  return it != cut_until_.end() && it->second > now();
+}
+
+bool World::IsBlocked(Stream stream, Incarnation from, Incarnation to) const {
+  auto it = stream_cut_until_.find({stream, from, to});
+  return IsCut(from, to) || (it != stream_cut_until_.end() && it->second > now());
+}
+
+// Its sender learns of it when the block is over; all that was sent until then is lost.
+void World::Lose(const StreamKey& key, std::function<void()> on_reset) {
+  const auto& [stream, from, to] = key;
+  const base::TimePoint over = std::max(cut_until_[{from, to}], stream_cut_until_[key]);
+  At(over - now(), from, [this, key, on_reset = std::move(on_reset)] {
+    ++streams_[key].generation;
+    if (on_reset) on_reset();
+  });
+}
+
 void World::MovePieces() {
   At(Delay(), [this] { hub.RunPending(); });
 }
 
-transport::LoopbackFault World::PieceFault() {
+transport::LoopbackFault World::PieceFault(const transport::LoopbackOperation& operation) {
+  if (IsCut(operation.from, operation.to)) return transport::LoopbackFault::kDelay;
   if (random.Chance(faults.piece_drop)) return transport::LoopbackFault::kDrop;
   if (random.Chance(faults.piece_corrupt)) return transport::LoopbackFault::kCorrupt;
   if (random.Chance(faults.piece_delay)) {

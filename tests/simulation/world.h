@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -70,6 +71,11 @@ class World {
   void Send(Stream stream, Incarnation from, Incarnation to, std::function<void()> deliver,
             std::function<void()> on_reset = nullptr);
   void Reset(Stream stream, Incarnation from, Incarnation to);
+  // Nothing from `from` reaches `to` for this long (of all streams and pieces, or of one stream);
+  // the other direction flows. A stream that lost a message breaks when the time is over.
+  void Block(Incarnation from, Incarnation to, base::Duration time,
+             std::optional<Stream> only = std::nullopt);
+  bool IsBlocked(Stream stream, Incarnation from, Incarnation to) const;
   base::Duration Delay();
 
   // Something was posted to the hub: pieces move a little later.
@@ -96,11 +102,15 @@ class World {
 
   void Push(base::TimePoint at, Event event);
   void Schedule(Process* process);
-  transport::LoopbackFault PieceFault();
+  void Lose(const StreamKey& key, std::function<void()> on_reset);
+  bool IsCut(Incarnation from, Incarnation to) const;
+  transport::LoopbackFault PieceFault(const transport::LoopbackOperation& operation);
 
   std::map<Incarnation, Process*> processes_;
   std::map<std::pair<base::TimePoint, uint64_t>, Event> events_;
   std::map<StreamKey, StreamState> streams_;
+  std::map<std::pair<Incarnation, Incarnation>, base::TimePoint> cut_until_;
+  std::map<StreamKey, base::TimePoint> stream_cut_until_;
   uint64_t next_event_ = 1;
   uint64_t last_incarnation_ = 0;
 };
