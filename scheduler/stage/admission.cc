@@ -1,6 +1,7 @@
 #include "scheduler/stage/admission.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -15,6 +16,28 @@ void Refuse(StageState& state, const TaskId& task) {
                          .free_kv_blocks = state.blocks.num_free(),
                          .free_embedding_slots = state.slots.num_free(),
                          .free_sequences = FreeSequences(state)});
+}
+
+// A task is admitted: its own from now on, with what `waiting` has reserved.
+template <typename Task, typename Assign, typename Waiting>
+Task& Add(StageState& state, std::map<TaskId, Task>& tasks, const Assign& assign, Waiting waiting) {
+  Task& task = tasks[assign.task];
+  task.assign = assign;
+  task.life = ++state.last_life;
+  task.state = std::move(waiting);
+  return task;
+}
+
+template <typename Assign>
+void AcceptAndPull(StageState& state, const Assign& assign, Stage stage, OutputEpoch epoch,
+                   int32_t item) {
+  state.Tell(TaskAccepted{assign.task});
+  state.Emit(Pull{{.request = assign.request,
+                   .task = assign.task,
+                   .stage = stage,
+                   .epoch = epoch,
+                   .item = item},
+                  assign.gateway});
 }
 
 bool Takes(const StageState& state, Stage stage) {
@@ -104,17 +127,9 @@ void Admit(StageState& state, const AssignEncode& assign) {
     if (assign.num_tokens > 0) waiting.slots = state.slots.Allocate(assign.num_tokens);
     if (waiting.slots.empty()) return Refuse(state, assign.task);
   }
-  EncodeTask& task = state.encodes[assign.task];
-  task.assign = assign;
-  task.life = ++state.last_life;
+  EncodeTask& task = Add(state, state.encodes, assign, std::move(waiting));
   task.local = local;
-  task.state = std::move(waiting);
-  state.Tell(TaskAccepted{assign.task});
-  state.Emit(Pull{{.request = assign.request,
-                   .task = assign.task,
-                   .stage = Stage::kEncode,
-                   .item = assign.item},
-                  assign.gateway});
+  AcceptAndPull(state, assign, Stage::kEncode, OutputEpoch(), assign.item);
   if (!local) OfferEmbedding(state, task);
 }
 
@@ -140,17 +155,9 @@ void Admit(StageState& state, const AssignPrefill& assign) {
     blocks.TakeBlocks();  // back at once, so that the refusal tells what is free
     return Refuse(state, assign.task);
   }
-  PrefillTask& task = state.prefills[assign.task];
-  task.assign = assign;
-  task.life = ++state.last_life;
+  PrefillTask& task = Add(state, state.prefills, assign, AwaitingPrompt{std::move(blocks)});
   task.items = std::move(*items);
-  task.state = AwaitingPrompt{std::move(blocks)};
-  state.Tell(TaskAccepted{assign.task});
-  state.Emit(Pull{{.request = assign.request,
-                   .task = assign.task,
-                   .stage = Stage::kPrefill,
-                   .epoch = assign.epoch},
-                  assign.gateway});
+  AcceptAndPull(state, assign, Stage::kPrefill, assign.epoch, -1);
   ExpectItems(state, task);
   for (const InputProducer& input : assign.inputs) BindProducer(state, task, input);
 }
@@ -179,17 +186,9 @@ void Admit(StageState& state, const AssignDecode& assign) {
              !waiting.blocks.Reserve(assign.prompt_tokens)) {
     return Refuse(state, assign.task);
   }
-  DecodeTask& task = state.decodes[assign.task];
-  task.assign = assign;
-  task.life = ++state.last_life;
+  DecodeTask& task = Add(state, state.decodes, assign, std::move(waiting));
   task.local = local;
-  task.state = std::move(waiting);
-  state.Tell(TaskAccepted{assign.task});
-  state.Emit(Pull{{.request = assign.request,
-                   .task = assign.task,
-                   .stage = Stage::kDecode,
-                   .epoch = assign.epoch},
-                  assign.gateway});
+  AcceptAndPull(state, assign, Stage::kDecode, assign.epoch, -1);
   if (!local) ExpectKv(state, task);
 }
 

@@ -1,5 +1,6 @@
 #include "tests/simulation/sim_cluster.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -209,12 +210,18 @@ void Cluster::StartWorker(const std::string& roles) {
   Connect(id);
 }
 
+// What it has said and nobody has heard goes with its streams: a hello would outlive it.
+void Cluster::Bury(Incarnation id) {
+  world.Remove(id);
+  for (const auto& [scheduler, machine] : schedulers) world.Reset(Stream::kControl, id, scheduler);
+}
+
 void Cluster::EndWorker(Incarnation id) {
   const uint64_t generation = workers.at(id)->generation;
   for (const scheduler::TaskReport& task : workers.at(id)->stage.Report(true).tasks) {
     held_at_death[id].insert(task.request);
   }
-  world.Remove(id);
+  Bury(id);
   workers.erase(id);
   world.MovePieces();
   BreakControl(id, generation);
@@ -240,7 +247,7 @@ void Cluster::StartGateway() {
 void Cluster::EndGateway(Incarnation id) {
   const uint64_t generation = gateways.at(id)->generation;
   died_with_gateway += static_cast<int>(gateways.at(id)->delivery.num_live());
-  world.Remove(id);
+  Bury(id);
   gateways.erase(id);
   BreakControl(id, generation);
   for (auto& [other, worker] : workers) {
@@ -301,7 +308,10 @@ void Cluster::EndWhenIdle(Incarnation id, base::TimePoint until) {
 }
 
 void Cluster::Freeze(Incarnation id, base::Duration time) {
-  if (Process* process = world.Find(id)) process->frozen_until = world.now() + time;
+  Process* process = world.Find(id);
+  if (process == nullptr) return;
+  // Never earlier than before: what waits for its end must not be overtaken.
+  process->frozen_until = std::max(process->frozen_until, world.now() + time);
 }
 
 void Cluster::StartScheduler() {

@@ -138,6 +138,7 @@ class Cluster {
   double cancel_chance = 0, deadline_chance = 0;
 
  private:
+  void Bury(Incarnation id);
   void EndWorker(Incarnation id);
   void EndGateway(Incarnation id);
   void EndWhenIdle(Incarnation id, base::TimePoint until);
