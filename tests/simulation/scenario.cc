@@ -191,9 +191,9 @@ std::string Run::AtTheEnd(Met* met) {
   int ends = cluster_.died_with_gateway;
   for (const auto& [code, count] : cluster_.ends) ends += count;
   met->answered += cluster_.ends[absl::StatusCode::kOk];
-  met->failed += ends - cluster_.died_with_gateway - cluster_.ends[absl::StatusCode::kOk] -
-                 cluster_.ends[absl::StatusCode::kCancelled] -
-                 cluster_.ends[absl::StatusCode::kDeadlineExceeded];
+  for (const auto& [code, count] : cluster_.ends) {
+    if (code != absl::StatusCode::kOk) met->failed[code] += count;
+  }
   met->died_with_gateway += cluster_.died_with_gateway;
   met->drained += cluster_.drained;
   if (ends == cluster_.submitted) return "";

@@ -4,7 +4,10 @@
 // and the verdict at its end.
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "tests/simulation/sim_cluster.h"
 
@@ -29,8 +32,9 @@ std::vector<std::string> Topology(uint64_t number);
 
 // What many runs met, together: faults that hit nothing defend nothing.
 struct Met {
-  int64_t answered = 0;  // in full
-  int64_t failed = 0, died_with_gateway = 0, restarted = 0, drained = 0;
+  int64_t answered = 0;                        // in full
+  std::map<absl::StatusCode, int64_t> failed;  // with a reason
+  int64_t died_with_gateway = 0, restarted = 0, drained = 0;
   base::Duration longest_end{0};  // from the last fault to rest
 };
 

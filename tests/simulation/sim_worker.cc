@@ -216,17 +216,18 @@ void SimWorker::Do(const scheduler::PostSend& action) {
 void SimWorker::Do(const scheduler::PostReceive& action) {
   const auto landing = executor.BufferBytes(action.buffer).first(static_cast<size_t>(action.bytes));
   const Incarnation self = id(), peer = action.peer.incarnation;
-  endpoint_->Receive(
-      peer, action.sequence, landing, action.bytes,
-      [this, &world = world_, self, peer, landing, sequence = action.sequence](absl::Status s) {
-        uint64_t sum = s.ok() ? base::Checksum64(landing.data(), landing.size()) : 0;
-        if (cluster_.shape().sabotage == Sabotage::kChecksumIgnored) {
-          sum = cluster_.sent_checksums[{peer, self, sequence}];
-        }
-        world.At(base::Duration(0), self, [this, peer, sequence, s, sum] {
-          stage.OnPieceReceived(peer, sequence, s, sum, world_.now());
-        });
-      });
+  // It may be called after the death of this worker.
+  endpoint_->Receive(peer, action.sequence, landing, action.bytes,
+                     [this, &world = world_, &cluster = cluster_, self, peer, landing,
+                      sequence = action.sequence](absl::Status s) {
+                       uint64_t sum = s.ok() ? base::Checksum64(landing.data(), landing.size()) : 0;
+                       if (cluster.shape().sabotage == Sabotage::kChecksumIgnored) {
+                         sum = cluster.sent_checksums[{peer, self, sequence}];
+                       }
+                       world.At(base::Duration(0), self, [this, peer, sequence, s, sum] {
+                         stage.OnPieceReceived(peer, sequence, s, sum, world_.now());
+                       });
+                     });
   world_.MovePieces();
 }
 

@@ -38,9 +38,12 @@ TEST_CASE("Simulation: whatever breaks, answers stay whole and everything is giv
           "[sim][scheduler]") {
   Met met;
   for (uint64_t seed = 1; seed <= 200; ++seed) PlaySeed(seed, &met);
-  WARN("answered " << met.answered << ", failed " << met.failed << ", died with a gateway "
-                   << met.died_with_gateway << ", restarted " << met.restarted << ", drained "
-                   << met.drained << ", at rest after "
+  for (const auto& [code, count] : met.failed) {
+    WARN(absl::StatusCodeToString(code) << " " << count);
+  }
+  WARN("answered " << met.answered << ", died with a gateway " << met.died_with_gateway
+                   << ", restarted " << met.restarted << ", drained " << met.drained
+                   << ", at rest after "
                    << std::chrono::duration_cast<std::chrono::milliseconds>(met.longest_end).count()
                    << " ms");
   CHECK(met.answered > 5000);
