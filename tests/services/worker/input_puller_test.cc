@@ -99,16 +99,18 @@ struct Worker {
   }
   Inbox<std::pair<uint64_t, absl::StatusCode>> inputs;
   Inbox<std::pair<uint64_t, ItemMedia>> media;
-  InputPuller puller{kWorker,
-                     {.on_input =
-                          [this](TaskId task, absl::StatusOr<scheduler::PulledInput> input) {
-                            if (input.ok()) CHECK(input->max_tokens == 5);
-                            inputs.Add({task.number, input.status().code()});
-                          },
-                      .on_media =
-                          [this](TaskId task, ItemMedia item) {
-                            media.Add({task.number, std::move(item)});
-                          }}};
+  InputPuller puller{
+      kWorker,
+      {.on_input =
+           [this](TaskId task, absl::StatusOr<scheduler::PulledInput> input) {
+             // The scripts answer with 5; Catch2's assertions are for one thread.
+             const bool right = !input.ok() || input->max_tokens == 5;
+             inputs.Add({task.number, right ? input.status().code() : absl::StatusCode::kDataLoss});
+           },
+       .on_media =
+           [this](TaskId task, ItemMedia item) {
+             media.Add({task.number, std::move(item)});
+           }}};
 };
 
 TEST_CASE("InputPuller: a prompt takes one pull, on one stream for all", "[services][worker]") {
@@ -118,6 +120,7 @@ TEST_CASE("InputPuller: a prompt takes one pull, on one stream for all", "[servi
   Worker worker;
   for (uint64_t i = 1; i <= 100; ++i) worker.Pull(i, Stage::kPrefill, gateway.address());
   REQUIRE(worker.inputs.WaitForCount(100));
+  for (const auto& [task, code] : worker.inputs.values()) CHECK(code == absl::StatusCode::kOk);
   CHECK(gateway.asked.size() == 100);
   CHECK(gateway.opened.size() == 1);
   CHECK(worker.media.size() == 0);
