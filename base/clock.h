@@ -1,9 +1,11 @@
 #pragma once
 
-// Monotonic time, and the only way to read it. Wall-clock time exists in log lines alone; clocks of
-// two processes are never compared (messages carry a time to live, not a time).
+// Monotonic time, and the only way to read it. Wall-clock time exists in log lines and in what
+// people read, never in a decision; clocks of two processes are never compared (messages carry a
+// time to live, not a time).
 
 #include <chrono>
+#include <cstdint>
 
 namespace triptych::base {
 
@@ -31,6 +33,13 @@ class RealClock final : public Clock {
     return std::chrono::time_point_cast<Duration>(std::chrono::steady_clock::now());
   }
 };
+
+// Seconds since 1970 by the wall clock, which may jump: to be shown, never to be waited for.
+inline int64_t UnixSeconds() {
+  return std::chrono::duration_cast<std::chrono::seconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
 
 // Time that moves only when told to. One thread.
 class SimulatedClock final : public Clock {

@@ -42,6 +42,7 @@ struct Gateway::Parts {
               .budget = budget,
               .metrics = metrics,
               .ready = [this] { return Ready(); },
+              .unix_seconds = base::UnixSeconds,
               .max_body_bytes = options.max_body_mb << 20},
         tokens(&core),
         payload(&core),

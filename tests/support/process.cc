@@ -48,9 +48,4 @@ bool Process::Terminate(base::Duration timeout) {
   return child_.Reap().value_or(-1) == 0;
 }
 
-void WaitAMoment(base::Duration duration) {
-  const auto ms = std::chrono::ceil<std::chrono::milliseconds>(duration).count();
-  poll(nullptr, 0, static_cast<int>(ms));
-}
-
 }  // namespace triptych::testing

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "services/cli/child_process.h"
+#include "tests/support/eventually.h"
 
 namespace triptych::testing {
 
@@ -24,23 +25,5 @@ class Process {
  private:
   services::ChildProcess child_;
 };
-
-// Looks 100 times a second until it is true; false when `timeout` passed first.
-template <typename Condition>
-bool Eventually(base::Duration timeout, Condition condition);
-
-// Blocks for a moment without looking at anything.
-void WaitAMoment(base::Duration duration);
-
-template <typename Condition>
-bool Eventually(base::Duration timeout, Condition condition) {
-  const base::RealClock clock;
-  const base::TimePoint until = clock.Now() + timeout;
-  while (!condition()) {
-    if (clock.Now() >= until) return false;
-    WaitAMoment(std::chrono::milliseconds(10));
-  }
-  return true;
-}
 
 }  // namespace triptych::testing

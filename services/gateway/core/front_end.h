@@ -2,6 +2,7 @@
 
 // What both front ends need of the gateway: everything is borrowed and thread-safe.
 
+#include <cstdint>
 #include <functional>
 #include <string>
 
@@ -18,6 +19,7 @@ struct FrontEnd {
   PayloadBudget& budget;
   GatewayMetrics& metrics;
   std::function<bool()> ready;
+  std::function<int64_t()> unix_seconds;  // the wall clock, for what clients read
   int64_t max_body_bytes = int64_t{64} << 20;
 };
 

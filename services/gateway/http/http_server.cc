@@ -28,7 +28,7 @@ constexpr auto kAcceptPause = std::chrono::milliseconds(50);
 
 class HttpServer::Impl {
  public:
-  explicit Impl(const FrontEnd& front) : front_(front) {}
+  Impl(const FrontEnd& front, const HttpTimeouts& timeouts) : front_(front), timeouts_(timeouts) {}
   ~Impl() {
     context_.stop();
     for (std::thread& thread : threads_) thread.join();
@@ -59,7 +59,7 @@ class HttpServer::Impl {
     acceptor_.async_accept(asio::make_strand(context_), [this](Error error, Tcp::socket socket) {
       if (error == asio::error::operation_aborted) return;
       if (!error) {
-        std::make_shared<HttpSession>(std::move(socket), front_, HttpTimeouts())->Run();
+        std::make_shared<HttpSession>(std::move(socket), front_, timeouts_)->Run();
         return Accept();
       }
       pause_.expires_after(kAcceptPause);
@@ -70,6 +70,7 @@ class HttpServer::Impl {
   }
 
   const FrontEnd& front_;
+  const HttpTimeouts timeouts_;
   asio::io_context context_{kThreads};
   Tcp::acceptor acceptor_{context_};
   asio::steady_timer pause_{context_};
@@ -80,8 +81,9 @@ HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 HttpServer::~HttpServer() = default;
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& address,
-                                                              const FrontEnd& front) {
-  auto impl = std::make_unique<Impl>(front);
+                                                              const FrontEnd& front,
+                                                              const HttpTimeouts& timeouts) {
+  auto impl = std::make_unique<Impl>(front, timeouts);
   absl::StatusOr<std::string> bound = impl->Listen(address);
   if (!bound.ok()) return bound.status();
   std::unique_ptr<HttpServer> server(new HttpServer(std::move(impl)));

@@ -7,16 +7,18 @@
 
 #include "absl/status/statusor.h"
 #include "services/gateway/core/front_end.h"
+#include "services/gateway/http/http_timeouts.h"
 
 namespace triptych::services {
 
 // Two threads of its own.
 class HttpServer {
  public:
-  // `front` is borrowed. UNAVAILABLE when the address (host:port, port 0 for a free one) cannot be
-  // bound.
+  // `front` is borrowed. INVALID_ARGUMENT when `address` is no IP address and port, UNAVAILABLE
+  // when the address (host:port, port 0 for a free one) cannot be bound.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& address,
-                                                           const FrontEnd& front);
+                                                           const FrontEnd& front,
+                                                           const HttpTimeouts& timeouts = {});
   // Closes all connections.
   ~HttpServer();
 

@@ -22,6 +22,7 @@ namespace http = boost::beast::http;
 
 constexpr size_t kMaxHeaderBytes = 32 << 10;
 constexpr size_t kChunkBytes = 64 << 10;
+constexpr size_t kFirstReadBytes = 4 << 10;
 constexpr int64_t kMaxDiscardBytes = int64_t{64} << 20;
 constexpr int64_t kBodyBytesPerSecond = 256 << 10;
 constexpr size_t kMaxIdBytes = 128;
@@ -33,10 +34,12 @@ const char* Reason(int status) {
   return http::obsolete_reason(static_cast<http::status>(status)).data();
 }
 
-absl::Status StatusOfParseError(const HttpSession::Error& error) {
-  if (error == http::error::header_limit || error == http::error::buffer_overflow) {
-    return Refuse("header_too_large");
-  }
+enum class Part { kHeader, kBody };
+
+// What overflows the buffer is the header, or else a line between chunks.
+absl::Status StatusOfParseError(const HttpSession::Error& error, Part part) {
+  const bool overflow = error == http::error::header_limit || error == http::error::buffer_overflow;
+  if (overflow && part == Part::kHeader) return Refuse("header_too_large");
   return error == http::error::body_limit ? Refuse("body_too_large") : Refuse("invalid_http");
 }
 
@@ -75,6 +78,18 @@ bool HttpSession::keep_alive() const {
 
 // ---- reading ------------------------------------------------------------------------------------
 
+// A connection that has been of use may idle; a request that has begun may not.
+void HttpSession::AwaitRequest() {
+  if (buffer_.size() > 0) return ReadHeader();
+  SetDeadline(timeouts_.idle);
+  socket_.async_read_some(buffer_.prepare(kFirstReadBytes),
+                          [self = shared_from_this()](Error error, size_t read) {
+                            if (error) return self->Close();
+                            self->buffer_.commit(read);
+                            self->ReadHeader();
+                          });
+}
+
 void HttpSession::ReadHeader() {
   parser_.emplace();
   parser_->header_limit(kMaxHeaderBytes);
@@ -82,8 +97,7 @@ void HttpSession::ReadHeader() {
   request_id_.clear();
   body_.clear();
   parser_->on_chunk_header(check_chunk_);
-  // A connection that has been of use may idle; the first request must come soon.
-  SetDeadline(served_ ? timeouts_.idle : timeouts_.header);
+  SetDeadline(timeouts_.header);
   http::async_read_header(
       socket_, buffer_, *parser_,
       [self = shared_from_this()](Error error, size_t) { self->OnHeader(error); });
@@ -92,8 +106,7 @@ void HttpSession::ReadHeader() {
 void HttpSession::OnReadError(Error error) {
   if (timed_out_) {
     if (!parser_->got_some() && buffer_.size() == 0) return Close();
-    must_close_ = true;
-    return ReplyError(Refuse("request_timeout"));
+    return RefuseAndClose(Refuse("request_timeout"));
   }
   const bool parse_error =
       error.category() == http::make_error_code(http::error::bad_method).category();
@@ -101,19 +114,29 @@ void HttpSession::OnReadError(Error error) {
       error == http::error::partial_message) {
     return Close();
   }
+  RefuseAndClose(
+      StatusOfParseError(error, parser_->is_header_done() ? Part::kBody : Part::kHeader));
+}
+
+void HttpSession::RefuseAndClose(const absl::Status& refusal) {
+  front_.metrics.Refused(refusal);
+  DropBody();
   must_close_ = true;
-  ReplyError(StatusOfParseError(error));
+  ReplyError(refusal);
 }
 
 void HttpSession::OnHeader(Error error) {
   if (error) return OnReadError(error);
   ClearDeadline();
-  served_ = true;
   Route();
 }
 
 void HttpSession::Route() {
   const auto& request = parser_->get();
+  // Where such a body would end nobody can say; the parser takes it for none.
+  if (request.find(http::field::transfer_encoding) != request.end() && !parser_->chunked()) {
+    return RefuseAndClose(Refuse("invalid_http"));
+  }
   const absl::string_view target = View(request.target());
   const auto method = request.method();
   if (target == kChatPath) {
@@ -123,7 +146,9 @@ void HttpSession::Route() {
   if (target != "/v1/models" && target != "/healthz" && target != "/readyz") {
     return Discard(Refuse("not_found"));
   }
-  if (method != http::verb::get) return Discard(Refuse("method_not_allowed"));
+  if (method != http::verb::get && method != http::verb::head) {
+    return Discard(Refuse("method_not_allowed"));
+  }
   must_close_ = must_close_ || !parser_->is_done();  // a body is not read here
   if (target == "/healthz") return WriteReply({.body = "ok\n", .content_type = "text/plain"});
   if (target == "/readyz") {
@@ -185,11 +210,16 @@ void HttpSession::OnBodyChunk(Error error, size_t offered) {
 }
 
 void HttpSession::Discard(const absl::Status& refusal) {
-  body_ = std::string();
-  reservation_ = {};
+  front_.metrics.Refused(refusal);
+  DropBody();
   if (View(parser_->get()[http::field::expect]) == "100-continue") must_close_ = true;
   SetDeadline(timeouts_.drain);
   DiscardMore(refusal, kMaxDiscardBytes);
+}
+
+void HttpSession::DropBody() {
+  body_ = std::string();
+  reservation_ = {};
 }
 
 void HttpSession::DiscardMore(absl::Status refusal, int64_t left) {
@@ -214,10 +244,9 @@ void HttpSession::DiscardMore(absl::Status refusal, int64_t left) {
 void HttpSession::StartChat() {
   ClearDeadline();
   const absl::Status started = TryStartChat();
-  body_ = std::string();
+  DropBody();
   if (started.ok()) return WatchForDeparture();
   live_.reset();
-  reservation_ = {};
   front_.metrics.Refused(started);
   ReplyError(started, std::chrono::seconds(1));
 }
@@ -236,6 +265,7 @@ absl::Status HttpSession::TryStartChat() {
   live_->id = id;
   live_->form = {.request_id = request_id_,
                  .model = front_.intake.model().name(),
+                 .created = front_.unix_seconds(),
                  .logprobs = parsed->input.sampling.top_logprobs >= 0,
                  .include_usage = request.include_usage};
   if (request.stream) {
@@ -342,7 +372,9 @@ void HttpSession::WriteReply(const Reply& reply) {
         std::chrono::ceil<std::chrono::seconds>(std::max(reply.retry_after, base::Duration(1)));
     absl::StrAppend(&out_, "Retry-After: ", seconds.count(), "\r\n");
   }
-  absl::StrAppend(&out_, keep ? "" : "Connection: close\r\n", "\r\n", reply.body);
+  absl::StrAppend(&out_, keep ? "" : "Connection: close\r\n", "\r\n");
+  // A body after HEAD would be read as the next answer.
+  if (!parser_ || parser_->get().method() != http::verb::head) out_ += reply.body;
   Write(keep ? AfterWrite::kNextRequest : AfterWrite::kClose);
 }
 
@@ -362,7 +394,7 @@ void HttpSession::OnWritten(Error error, AfterWrite after) {
     case AfterWrite::kMoreOfAnswer:
       return OnMail();
     case AfterWrite::kNextRequest:
-      return ReadHeader();
+      return AwaitRequest();
     case AfterWrite::kClose:
       return Linger();
   }

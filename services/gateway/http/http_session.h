@@ -15,17 +15,10 @@
 #include "services/gateway/core/answer_mailbox.h"
 #include "services/gateway/core/front_end.h"
 #include "services/gateway/http/answer_json.h"
+#include "services/gateway/http/http_timeouts.h"
 #include "services/gateway/request/openai_request.h"
 
 namespace triptych::services {
-
-struct HttpTimeouts {
-  base::Duration idle = std::chrono::seconds(75);  // between two requests, the next header included
-  base::Duration header = std::chrono::seconds(10);  // of the first request, whole
-  base::Duration body = std::chrono::seconds(30);    // plus a second for each 256 KiB
-  base::Duration drain = std::chrono::seconds(5);    // of what is refused
-  base::Duration stall = std::chrono::seconds(30);   // a write that makes no progress
-};
 
 // Runs on the strand of its socket; owned by the operations in flight.
 class HttpSession : public std::enable_shared_from_this<HttpSession> {
@@ -54,14 +47,17 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   };
 
   // Reading.
+  void AwaitRequest();
   void ReadHeader();
   void OnHeader(Error error);
   void OnReadError(Error error);
+  void RefuseAndClose(const absl::Status& refusal);
   void Route();
   void BeginBody();
   void ReadBody();
   void OnBodyChunk(Error error, size_t offered);
   void Discard(const absl::Status& refusal);
+  void DropBody();
   void DiscardMore(absl::Status refusal, int64_t left);
 
   // Answering.
@@ -105,7 +101,6 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   // Refuses a chunk that announces more than a whole body may have. The parser borrows it.
   std::function<void(uint64_t, boost::beast::string_view, Error&)> check_chunk_;
   std::optional<Parser> parser_;
-  bool served_ = false;  // one header has come
   std::vector<char> chunk_;
   std::string body_;
   PayloadBudget::Reservation reservation_;

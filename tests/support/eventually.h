@@ -1,0 +1,29 @@
+#pragma once
+
+// Waiting for what announces itself by no event.
+
+#include <poll.h>
+
+#include "base/clock.h"
+
+namespace triptych::testing {
+
+// Blocks for a moment without looking at anything.
+inline void WaitAMoment(base::Duration duration) {
+  const auto ms = std::chrono::ceil<std::chrono::milliseconds>(duration).count();
+  poll(nullptr, 0, static_cast<int>(ms));
+}
+
+// Looks 100 times a second until it is true; false when `timeout` passed first.
+template <typename Condition>
+bool Eventually(base::Duration timeout, Condition condition) {
+  const base::RealClock clock;
+  const base::TimePoint until = clock.Now() + timeout;
+  while (!condition()) {
+    if (clock.Now() >= until) return false;
+    WaitAMoment(std::chrono::milliseconds(10));
+  }
+  return true;
+}
+
+}  // namespace triptych::testing
