@@ -172,6 +172,13 @@ void ClusterScheduler::TellMembership() {
   Membership membership;
   for (const auto& [incarnation, worker] : workers_) membership.peers.push_back(incarnation);
   for (const auto& [incarnation, gateway] : gateways_) membership.peers.push_back(incarnation);
+  for (const auto& [fingerprint, pool] : pools_) {
+    ModelRoles model{fingerprint, {}};
+    for (Stage stage : {Stage::kEncode, Stage::kPrefill, Stage::kDecode}) {
+      if (!pool->view.of(stage).empty()) model.roles.add(stage);
+    }
+    if (model.roles != Roles()) membership.models.push_back(std::move(model));
+  }
   for (const auto& [incarnation, gateway] : gateways_) {
     actions_.emplace_back(ToGateway{incarnation, membership});
   }
@@ -183,6 +190,7 @@ void ClusterScheduler::Drain(Incarnation incarnation, base::TimePoint now) {
   worker->view.draining = true;
   Send(worker, DrainWorker{});
   Reindex(worker->pool, now);
+  TellMembership();
   Place(now);
 }
 

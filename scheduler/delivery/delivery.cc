@@ -83,7 +83,10 @@ void Delivery::OnSchedulerConnected(base::TimePoint now) {
   waiting_ = 0;
 }
 
-void Delivery::OnSchedulerLost(base::TimePoint) { connected_ = false; }
+void Delivery::OnSchedulerLost(base::TimePoint) {
+  connected_ = false;
+  membership_.models.clear();
+}
 
 void Delivery::OnScheduler(const SchedulerToGateway& message, base::TimePoint) {
   std::visit([&](const auto& m) { OnMessage(m); }, message);
@@ -95,7 +98,14 @@ void Delivery::OnMessage(const RequestFailed& failed) {
   Conclude(failed.request, failed.status, failed.retry_after);
 }
 
-void Delivery::OnMessage(const Membership& membership) { known_peers_ = membership.peers; }
+void Delivery::OnMessage(const Membership& membership) { membership_ = membership; }
+
+Roles Delivery::RolesOf(const std::string& fingerprint) const {
+  for (const ModelRoles& model : membership_.models) {
+    if (model.fingerprint == fingerprint) return model.roles;
+  }
+  return {};
+}
 
 void Delivery::OnMessage(const RequestProgress& progress) {
   if (requests_.count(progress.request) == 0) return;

@@ -88,7 +88,9 @@ class Delivery {
   // as submitted from then on.
   std::vector<SubmitRequest> Live(base::TimePoint now);
   // The last Membership, for a GatewayHello.
-  const std::vector<Incarnation>& known_peers() const { return known_peers_; }
+  const std::vector<Incarnation>& known_peers() const { return membership_.peers; }
+  // The stages of a model that the connected scheduler has workers for; none without a scheduler.
+  Roles RolesOf(const std::string& fingerprint) const;
   int64_t num_live() const { return static_cast<int64_t>(requests_.size()); }
 
   // Ends what is past its deadline.
@@ -120,7 +122,7 @@ class Delivery {
   std::vector<RequestId> ended_since_hello_;
   std::map<RequestId, Request> requests_;
   std::set<std::pair<base::TimePoint, RequestId>> deadlines_;
-  std::vector<Incarnation> known_peers_;
+  Membership membership_;  // its models are those of the connected scheduler
   std::vector<DeliveryAction> actions_;
 };
 

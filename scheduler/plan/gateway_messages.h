@@ -83,10 +83,18 @@ struct RequestFailed {
   base::Duration retry_after{0};
 };
 
+// The stages of one model that some worker takes work for: one that lives and does not drain.
+struct ModelRoles {
+  std::string fingerprint;
+  Roles roles;
+};
+
 // Every process that this scheduler knows, told at each change; gateways give it back to the next
-// scheduler, which then knows whom to wait for.
+// scheduler, which then knows whom to wait for. And what the workers among them serve: a gateway is
+// ready when its model has every stage.
 struct Membership {
   std::vector<Incarnation> peers;
+  std::vector<ModelRoles> models;  // by fingerprint; those with a role
 };
 
 // For the request's timeline; advisory.

@@ -25,6 +25,7 @@ struct Roles {
   uint8_t bits = 0;
   bool has(Stage s) const { return (bits >> static_cast<int>(s)) & 1; }
   void add(Stage s) { bits |= static_cast<uint8_t>(1 << static_cast<int>(s)); }
+  bool complete() const { return bits == (1 << kNumStages) - 1; }
   friend bool operator==(const Roles&, const Roles&) = default;
 };
 // "encode+prefill"; and back, false for anything else.

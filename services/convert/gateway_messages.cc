@@ -83,6 +83,21 @@ void Write(const scheduler::RequestFailed& m, v1::SchedulerToGateway* out) {
 void Write(const scheduler::Membership& m, v1::SchedulerToGateway* out) {
   v1::Membership* p = out->mutable_membership();
   for (scheduler::Incarnation peer : m.peers) p->add_peers(peer.value());
+  for (const scheduler::ModelRoles& model : m.models) {
+    v1::ModelRoles* to = p->add_models();
+    to->set_fingerprint(model.fingerprint);
+    to->set_roles(model.roles.bits);
+  }
+}
+absl::StatusOr<scheduler::Membership> Read(const v1::Membership& p) {
+  if (p.peers_size() > kMaxLive || p.models_size() > kMaxLive) return OutOfRange();
+  scheduler::Membership m;
+  for (uint64_t peer : p.peers()) m.peers.emplace_back(peer);
+  for (const v1::ModelRoles& model : p.models()) {
+    if (model.roles() == 0 || model.roles() >= (1u << scheduler::kNumStages)) return OutOfRange();
+    m.models.push_back({model.fingerprint(), {static_cast<uint8_t>(model.roles())}});
+  }
+  return m;
 }
 void Write(const scheduler::RequestProgress& m, v1::SchedulerToGateway* out) {
   *out->mutable_progress()->mutable_request() = ToProto(m.request);
@@ -214,9 +229,8 @@ absl::StatusOr<scheduler::SchedulerToGateway> FromProto(const v1::SchedulerToGat
                                       FromProto(message.failed().status()),
                                       base::Duration(message.failed().retry_after_ns())};
     case Case::kMembership: {
-      scheduler::Membership m;
-      for (uint64_t peer : message.membership().peers()) m.peers.emplace_back(peer);
-      return m;
+      ASSIGN_OR_RETURN(scheduler::Membership membership, Read(message.membership()));
+      return membership;
     }
     case Case::kProgress: {
       const int milestone = message.progress().milestone();

@@ -65,8 +65,10 @@ struct Gateway::Parts {
   }
   bool Ready() const {
     SchedulerLink* to = link_ready.load();
-    return to != nullptr && to->connected() && !draining.load();
+    return to != nullptr && to->ready() && !draining.load();
   }
+  // On the core's thread alone, so that the last word is the newest.
+  void TellHealth() { grpc->SetServing(Ready()); }
 
   absl::Status Listen();
 
@@ -106,15 +108,19 @@ absl::Status Gateway::Parts::Listen() {
   ASSIGN_OR_RETURN(internal, RpcServer::Start(options.internal, base::RpcAudience::kInternal,
                                               {&tokens, &payload}));
   ASSIGN_OR_RETURN(grpc, RpcServer::Start(options.grpc, base::RpcAudience::kClients, {&inference}));
+  grpc->SetServing(false);
   ASSIGN_OR_RETURN(http, HttpServer::Start(options.http, front));
   link = std::make_unique<SchedulerLink>(
       options.scheduler,
       GatewayIdentity{
           .name = options.name,
           .address = options.advertise.empty() ? internal->address() : options.advertise,
-          .admin = admin->address()},
-      &core, clock);
+          .admin = admin->address(),
+          .fingerprint = model->fingerprint()},
+      &core, clock, [this] { TellHealth(); });
   link_ready.store(link.get());
+  // What the link heard before it could be asked.
+  core.Call([this](RequestDesk&, base::TimePoint) { TellHealth(); });
   return absl::OkStatus();
 }
 
@@ -138,11 +144,11 @@ std::string Gateway::Addresses() const {
 
 void Gateway::Drain() {
   parts_->draining.store(true);
-  parts_->grpc->SetServing(false);
   std::promise<void> idle;
   const base::TimePoint until =
       parts_->clock.Now() + std::chrono::seconds(parts_->options.drain_seconds);
-  parts_->core.Post([&idle, until](RequestDesk& desk, base::TimePoint) {
+  parts_->core.Post([parts = parts_.get(), &idle, until](RequestDesk& desk, base::TimePoint) {
+    parts->TellHealth();
     desk.Drain(until, [&idle] { idle.set_value(); });
   });
   idle.get_future().wait();

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <utility>
 
 #include "base/rpc.h"
@@ -19,13 +20,16 @@ using Control = ControlClient<v1::GatewayToSchedulerBatch, v1::SchedulerToGatewa
 class SchedulerLink::Impl {
  public:
   Impl(const std::string& scheduler, GatewayIdentity identity, GatewayCore* core,
-       const base::Clock& clock)
+       const base::Clock& clock, std::function<void()> changed)
       : identity_(std::move(identity)),
         core_(core),
+        changed_(std::move(changed)),
         stub_(v1::Scheduler::NewStub(base::Connect(scheduler))),
         control_(core->self(), clock, MakeCallbacks()) {}
 
   Control& control() { return control_; }
+  // An event that was lost on its way to the core must not leave it ready without a scheduler.
+  bool ready() const { return served_.load() && control_.connected(); }
 
  private:
   Control::Callbacks MakeCallbacks() {
@@ -41,8 +45,10 @@ class SchedulerLink::Impl {
         .on_batch = [this](v1::SchedulerToGatewayBatch& batch) { OnBatch(batch); },
         .on_lost =
             [this] {
-              core_->Post(
-                  [](RequestDesk& desk, base::TimePoint now) { desk.OnSchedulerLost(now); });
+              core_->Post([this](RequestDesk& desk, base::TimePoint now) {
+                desk.OnSchedulerLost(now);
+                NoteReadiness(desk);
+              });
             },
     };
   }
@@ -72,20 +78,30 @@ class SchedulerLink::Impl {
       if (auto message = FromProto(from); message.ok()) messages.push_back(*std::move(message));
     }
     if (messages.empty()) return;
-    core_->Post([messages = std::move(messages)](RequestDesk& desk, base::TimePoint now) {
+    core_->Post([this, messages = std::move(messages)](RequestDesk& desk, base::TimePoint now) {
       for (const scheduler::SchedulerToGateway& message : messages) desk.OnScheduler(message, now);
+      NoteReadiness(desk);
     });
+  }
+
+  void NoteReadiness(const RequestDesk& desk) {
+    const bool served = desk.Served(identity_.fingerprint);
+    if (served_.exchange(served) != served) changed_();
   }
 
   const GatewayIdentity identity_;
   GatewayCore* const core_;
+  const std::function<void()> changed_;
+  std::atomic<bool> served_{false};
   const std::unique_ptr<v1::Scheduler::Stub> stub_;
   Control control_;  // last: its thread uses the rest
 };
 
 SchedulerLink::SchedulerLink(const std::string& scheduler, GatewayIdentity identity,
-                             GatewayCore* core, const base::Clock& clock)
-    : impl_(std::make_unique<Impl>(scheduler, std::move(identity), core, clock)) {}
+                             GatewayCore* core, const base::Clock& clock,
+                             std::function<void()> changed)
+    : impl_(std::make_unique<Impl>(scheduler, std::move(identity), core, clock,
+                                   std::move(changed))) {}
 SchedulerLink::~SchedulerLink() = default;
 
 void SchedulerLink::Send(absl::Span<const scheduler::GatewayToScheduler> messages) {
@@ -93,6 +109,6 @@ void SchedulerLink::Send(absl::Span<const scheduler::GatewayToScheduler> message
   impl_->control().Flush();
 }
 
-bool SchedulerLink::connected() const { return impl_->control().connected(); }
+bool SchedulerLink::ready() const { return impl_->ready(); }
 
 }  // namespace triptych::services

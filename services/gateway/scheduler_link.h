@@ -2,6 +2,7 @@
 
 // The gateway's control stream to the scheduler: hello, what the core sends, what it hears.
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -17,19 +18,23 @@ struct GatewayIdentity {
   std::string name;
   std::string address;  // of the services for workers
   std::string admin;
+  std::string fingerprint;  // of the model that it serves
 };
 
 // Thread-safe. Connects, and connects again, for as long as it lives.
 class SchedulerLink {
  public:
-  // `core` and `clock` are borrowed; the core must be running.
+  // `core` and `clock` are borrowed; the core must be running, and must have stopped when this
+  // ends. `changed` is called on the core's thread when ready() may have changed; it must not
+  // block.
   SchedulerLink(const std::string& scheduler, GatewayIdentity identity, GatewayCore* core,
-                const base::Clock& clock);
+                const base::Clock& clock, std::function<void()> changed);
   ~SchedulerLink();
 
   // Lost when no scheduler is connected.
   void Send(absl::Span<const scheduler::GatewayToScheduler> messages);
-  bool connected() const;
+  // A scheduler is connected and has workers for every stage of the model.
+  bool ready() const;
 
  private:
   class Impl;

@@ -84,6 +84,10 @@ class RequestDesk {
   // For the hello: live requests, and the last membership heard.
   std::vector<scheduler::SubmitRequest> Live(base::TimePoint now) { return delivery_.Live(now); }
   const std::vector<scheduler::Incarnation>& known_peers() const { return delivery_.known_peers(); }
+  // Whether the connected scheduler has a worker for every stage of that model.
+  bool Served(const std::string& fingerprint) const {
+    return delivery_.RolesOf(fingerprint).complete();
+  }
 
   base::TimePoint NextDeadline() const { return std::min(delivery_.NextDeadline(), drain_until_); }
   void OnTime(base::TimePoint now);

@@ -211,6 +211,8 @@ class ClusterFixture {
           failures[failed->request.number].push_back(*failed);
         } else if (auto* admitted = std::get_if<RequestAdmitted>(&to_gateway->message)) {
           ++admissions[admitted->request.number];
+        } else if (auto* told = std::get_if<Membership>(&to_gateway->message)) {
+          memberships[to_gateway->gateway.value()] = *told;
         }
       } else {
         dropped.push_back(std::get<DropPeer>(action).peer.value());
@@ -224,6 +226,17 @@ class ClusterFixture {
     REQUIRE(it->second.size() == 1);
     return it->second[0].status.code();
   }
+  // The roles of a model as the gateway last heard of them, "EPD"; empty where none.
+  std::string RolesTold(const std::string& fingerprint = "model") const {
+    std::string roles;
+    for (const ModelRoles& model : memberships.at(kGateway).models) {
+      if (model.fingerprint != fingerprint) continue;
+      for (Stage stage : {Stage::kEncode, Stage::kPrefill, Stage::kDecode}) {
+        if (model.roles.has(stage)) roles += "EPD"[static_cast<int>(stage)];
+      }
+    }
+    return roles;
+  }
   RequestCounts Counts() const { return scheduler.Snapshot(now).requests; }
   int Tasks(uint64_t worker) const { return static_cast<int>(workers.at(worker).tasks.size()); }
 
@@ -233,6 +246,7 @@ class ClusterFixture {
   std::map<uint64_t, FakeWorker> workers;
   std::map<uint64_t, std::vector<RequestFailed>> failures;
   std::map<uint64_t, int> admissions;
+  std::map<uint64_t, Membership> memberships;  // the last that each gateway heard
   std::vector<uint64_t> dropped;
 };
 

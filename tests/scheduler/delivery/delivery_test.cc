@@ -224,6 +224,20 @@ TEST_CASE("Delivery: what ends while a hello is under way is told after the welc
   CHECK(std::get<RequestEnded>(f.sent[0]).request == Id(1));
 }
 
+TEST_CASE("Delivery: a lost scheduler's peers are remembered, its workers not",
+          "[scheduler][delivery]") {
+  Fixture f;
+  CHECK(f.delivery.RolesOf("model") == Roles());
+  f.delivery.OnSchedulerConnected(f.now);
+  f.delivery.OnScheduler(Membership{{Incarnation(3)}, {{"model", {7}}, {"other", {5}}}}, f.now);
+  CHECK(f.delivery.RolesOf("model").complete());
+  CHECK(f.delivery.RolesOf("other") == Roles{5});
+  CHECK(f.delivery.RolesOf("third") == Roles());
+  f.delivery.OnSchedulerLost(f.now);
+  CHECK(f.delivery.RolesOf("model") == Roles());
+  CHECK(f.delivery.known_peers() == std::vector<Incarnation>{Incarnation(3)});
+}
+
 TEST_CASE("Delivery: any interleaving of producers gives one answer", "[scheduler][delivery]") {
   // Each producer knows the true token of an index; batches come late, twice and with gaps.
   for (uint64_t seed = 1; seed <= 200; ++seed) {

@@ -180,6 +180,10 @@ TEST_CASE("Convert: malformed messages of gateways are refused", "[services][con
        [](GatewayToScheduler* m) { m->mutable_submit()->mutable_items(0)->set_num_tokens(0); },
        [](GatewayToScheduler* m) { m->mutable_submit()->mutable_items(0)->set_media_bytes(-1); },
        [](GatewayToScheduler* m) { m->mutable_submit()->mutable_items(0)->set_pixels(-1); }});
+  CheckRefused<v1::SchedulerToGateway>(
+      ToProto(scheduler::SchedulerToGateway(filler.Make<scheduler::Membership>())),
+      {[](v1::SchedulerToGateway* m) { m->mutable_membership()->add_models(); },
+       [](v1::SchedulerToGateway* m) { m->mutable_membership()->add_models()->set_roles(8); }});
   CheckRefused<v1::PullRequest>(
       ToProto(filler.Make<scheduler::PullRequest>()),
       {[](v1::PullRequest* m) { m->set_stage(static_cast<v1::Stage>(7)); }});

@@ -218,6 +218,25 @@ TEST_CASE("RequestDesk: draining refuses the new and waits for the live", "[gate
   CHECK(ToClientError(live.end.status).http_status == 503);
 }
 
+TEST_CASE("RequestDesk: a model is served while a scheduler has a worker for each stage",
+          "[gateway][core]") {
+  Script script;
+  const auto told = [&](uint8_t roles) {
+    script.desk().OnScheduler(scheduler::Membership{{}, {{"other", {7}}, {"model", {roles}}}},
+                              script.now());
+    return script.desk().Served("model");
+  };
+  CHECK_FALSE(script.desk().Served("model"));
+  CHECK_FALSE(told(3));
+  CHECK(told(7));
+  CHECK_FALSE(told(6));
+  CHECK(told(7));
+  script.desk().OnSchedulerLost(script.now());
+  CHECK_FALSE(script.desk().Served("model"));
+  script.desk().OnSchedulerConnected(script.now());
+  CHECK_FALSE(script.desk().Served("model"));
+}
+
 TEST_CASE("RequestDesk: an encode pull must name an item", "[gateway][core]") {
   Script script;
   Client client;
