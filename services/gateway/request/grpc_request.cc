@@ -1,5 +1,10 @@
 #include "services/gateway/request/grpc_request.h"
 
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/wire_format_lite.h>
+#include <grpcpp/support/proto_buffer_reader.h>
+
 #include <utility>
 
 #include "services/gateway/request/errors.h"
@@ -7,6 +12,32 @@
 
 namespace triptych::services {
 namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::internal::WireFormatLite;
+using google::protobuf::io::CodedInputStream;
+
+// Whether `in` holds a message of that type with at most `*left` fields, its messages' included.
+// Groups are of no message of ours.
+bool CountFields(const Descriptor& type, CodedInputStream* in, int* left) {
+  for (uint32_t tag = in->ReadTag(); tag != 0; tag = in->ReadTag()) {
+    const WireFormatLite::WireType wire = WireFormatLite::GetTagWireType(tag);
+    if (--*left < 0 || wire == WireFormatLite::WIRETYPE_START_GROUP) return false;
+    const FieldDescriptor* field = type.FindFieldByNumber(WireFormatLite::GetTagFieldNumber(tag));
+    if (field == nullptr || field->message_type() == nullptr ||
+        wire != WireFormatLite::WIRETYPE_LENGTH_DELIMITED) {
+      if (!WireFormatLite::SkipField(in, tag)) return false;
+      continue;
+    }
+    int size = 0;
+    if (!in->ReadVarintSizeAsInt(&size)) return false;
+    const CodedInputStream::Limit limit = in->PushLimit(size);
+    if (!CountFields(*field->message_type(), in, left) || in->BytesUntilLimit() != 0) return false;
+    in->PopLimit(limit);
+  }
+  return in->ConsumedEntireMessage();
+}
 
 ChatMedia TakeImage(v1::Image* image) {
   ChatMedia media;
@@ -47,6 +78,21 @@ void TakeSampling(const v1::SamplingParams& sampling, ChatRequest* chat) {
 }
 
 }  // namespace
+
+absl::StatusOr<v1::GenerateRequest> ReadGenerateRequest(const grpc::ByteBuffer& bytes) {
+  const absl::Status unreadable = Refuse("invalid_request", "the message cannot be read");
+  grpc::ByteBuffer shared = bytes;  // a reference: readers want one that is not const
+  int left = kMaxRequestFields;
+  {
+    grpc::ProtoBufferReader reader(&shared);
+    CodedInputStream in(&reader);
+    if (!CountFields(*v1::GenerateRequest::descriptor(), &in, &left)) return unreadable;
+  }
+  grpc::ProtoBufferReader reader(&shared);
+  v1::GenerateRequest request;
+  if (!request.ParseFromZeroCopyStream(&reader)) return unreadable;
+  return request;
+}
 
 absl::StatusOr<ChatRequest> FromProto(v1::GenerateRequest&& request) {
   ChatRequest chat;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/mutex.h"
 #include "base/rpc.h"
 #include "base/status.h"
@@ -32,11 +33,11 @@ v1::Timeline ToProto(const Timeline& from) {
 }
 
 // One answer. Lives until gRPC is done with it and the core has let go of the mailbox.
-class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
+class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                               public std::enable_shared_from_this<GenerateReactor> {
  public:
   static GenerateReactor* Begin(const FrontEnd& front, grpc::CallbackServerContext* context,
-                                const v1::GenerateRequest& request) {
+                                const grpc::ByteBuffer& request) {
     auto reactor = std::shared_ptr<GenerateReactor>(new GenerateReactor(front, context));
     reactor->self_ = reactor;
     const absl::Status started = reactor->Start(request);
@@ -67,13 +68,14 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   GenerateReactor(const FrontEnd& front, grpc::CallbackServerContext* context)
       : front_(front), context_(context) {}
 
-  absl::Status Start(const v1::GenerateRequest& request) {
+  absl::Status Start(const grpc::ByteBuffer& bytes) {
     const base::TimePoint accepted = front_.core.Now();
+    const auto size = static_cast<int64_t>(bytes.Length());
+    if (size > front_.max_body_bytes) return services::Refuse("body_too_large");
     PayloadBudget::Reservation reservation = front_.budget.Open();
-    if (!reservation.GrowTo(static_cast<int64_t>(request.ByteSizeLong()))) {
-      return services::Refuse("overloaded");
-    }
-    ASSIGN_OR_RETURN(ChatRequest chat, FromProto(v1::GenerateRequest(request)));
+    if (!reservation.GrowTo(size)) return services::Refuse("overloaded");
+    ASSIGN_OR_RETURN(v1::GenerateRequest request, ReadGenerateRequest(bytes));
+    ASSIGN_OR_RETURN(ChatRequest chat, FromProto(std::move(request)));
     ASSIGN_OR_RETURN(std::unique_ptr<ParsedRequest> parsed,
                      front_.intake.Parse(std::move(chat), std::move(reservation)));
     id_ = front_.core.NextId();
@@ -107,10 +109,20 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
     if (mail.end) {
       SetEnd(*mail.end);
       ended_ = true;
-      return StartWriteAndFinish(&response_, grpc::WriteOptions(), grpc::Status::OK);
+      Serialize();
+      return StartWriteAndFinish(&bytes_, grpc::WriteOptions(), grpc::Status::OK);
     }
     writing_ = true;
-    StartWrite(&response_);
+    Serialize();
+    StartWrite(&bytes_);
+  }
+
+  void Serialize() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    bool own = false;
+    bytes_.Clear();
+    const grpc::Status status =
+        grpc::SerializationTraits<v1::GenerateResponse>::Serialize(response_, &bytes_, &own);
+    CHECK_TRUE(status.ok());
   }
 
   void SetEnd(const AnswerEnd& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -126,8 +138,10 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   void Conclude(const absl::Status& status, base::Duration retry_after)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (std::exchange(ended_, true)) return;
-    if (!status.ok() && retry_after > base::Duration(0)) {
-      const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(retry_after).count();
+    if (const int http = ToClientError(status).http_status; http == 429 || http == 503) {
+      const base::Duration wait =
+          retry_after > base::Duration(0) ? retry_after : base::Duration(std::chrono::seconds(1));
+      const auto ms = std::chrono::ceil<std::chrono::milliseconds>(wait).count();
       context_->AddTrailingMetadata("retry-after-ms", absl::StrCat(ms));
     }
     Finish(base::ToGrpc(ToClientStatus(status)));
@@ -142,14 +156,15 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   std::shared_ptr<AnswerMailbox> mailbox_;  // shared with the core
   base::Mutex mutex_;
   v1::GenerateResponse response_ ABSL_GUARDED_BY(mutex_);
+  grpc::ByteBuffer bytes_ ABSL_GUARDED_BY(mutex_);  // of the response that is being written
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace
 
-grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
-    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
+grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::Generate(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
   return GenerateReactor::Begin(front_, context, *request);
 }
 
