@@ -12,15 +12,20 @@
 #include "media/formats.h"
 #include "media/probe.h"
 #include "tests/media/picture_writer.h"
+#include "tests/support/heap_peak.h"
+#include "tests/support/mutate.h"
 
 namespace triptych::media {
 namespace {
 
 using testing::BigEndian;
 using testing::Gradient;
+using testing::HeapPeak;
 using testing::JpegKind;
+using testing::Mutate;
 using testing::PngChunk;
 using testing::PngKind;
+using testing::WithExif;
 using testing::WriteJpeg;
 using testing::WritePng;
 using testing::WriteWebp;
@@ -110,6 +115,54 @@ TEST_CASE("DecodeImage: random bytes behind a true signature are refused",
       REQUIRE(Outcome(bytes) != "ok");
     }
   }
+}
+
+TEST_CASE("ProbeImage: harmed headers give a measure within the limits or a refusal, and no memory",
+          "[media][hostile][fuzz]") {
+  constexpr uint64_t kSeed = 31;
+  INFO("seed " << kSeed);
+  base::SeededRandom random(kSeed);
+  const std::vector<std::string> fragments = {"\xff\xd8",
+                                              "\xff\xc0",
+                                              "\xff\xc2",
+                                              "\xff\xda",
+                                              "\xff\xd9",
+                                              "\xff\xe1",
+                                              "\xff\xff",
+                                              "IHDR",
+                                              "IDAT",
+                                              "IEND",
+                                              "VP8X",
+                                              "VP8L",
+                                              "VP8 ",
+                                              "Exif",
+                                              "\x7f\xff\xff\xff",
+                                              std::string(4, '\0'),
+                                              std::string(64, '\xff')};
+  const Limits limits;
+  std::vector<std::string> pictures = SmallPictures();
+  pictures.push_back(WithExif(pictures[0], 6));
+  int accepted = 0;
+  for (int round = 0; round < 40'000; ++round) {
+    CAPTURE(round);
+    const std::string bytes =
+        Mutate(pictures[static_cast<size_t>(round) % pictures.size()], fragments, &random);
+    const HeapPeak peak;
+    const absl::StatusOr<Probe> probe = ProbeImage(bytes, limits);
+    REQUIRE(peak.bytes() < 4096);
+    if (!probe.ok()) {
+      const std::string text(probe.status().message());
+      REQUIRE(
+          (text == kImageTooLarge || text == kImageMalformed || text == kUnsupportedImageFormat));
+      continue;
+    }
+    ++accepted;
+    REQUIRE((probe->width > 0 && probe->width <= limits.max_side));
+    REQUIRE((probe->height > 0 && probe->height <= limits.max_side));
+    REQUIRE(int64_t{1} * probe->width * probe->height <= limits.max_pixels);
+    REQUIRE((probe->orientation >= 1 && probe->orientation <= 8));
+  }
+  CHECK(accepted > 1000);
 }
 
 TEST_CASE("ProbeImage: declared sizes beyond the limits are too large", "[media][hostile]") {

@@ -148,27 +148,6 @@ TEST_CASE("Tokenizer: a malformed file is refused", "[models][tokenizer][hostile
   CHECK(absl::IsNotFound(Tokenizer::Load("/nonexistent", 10).status()));
 }
 
-TEST_CASE("Tokenizer: mutated files never crash and never leave the vocabulary",
-          "[models][tokenizer][fuzz]") {
-  constexpr unsigned kSeed = 3;
-  INFO("seed " << kSeed);
-  std::mt19937 random(kSeed);
-  const std::string good = SmallTokenizerJson().dump();
-  int accepted = 0;
-  for (int round = 0; round < 2000; ++round) {
-    std::string mutated = good;
-    mutated[random() % mutated.size()] = static_cast<char>(random() % 256);
-    const auto tokenizer = Tokenizer::Parse(mutated, kSmallVocabulary);
-    if (!tokenizer.ok()) continue;
-    ++accepted;
-    for (const int32_t id : (*tokenizer)->EncodeWithControl("abc xx<|im_end|>")) {
-      REQUIRE(id >= 0);
-      REQUIRE(id < kSmallVocabulary);
-    }
-  }
-  CHECK(accepted > 0);
-}
-
 TEST_CASE("Tokenizer: random bytes come back as the valid text that they hold",
           "[models][tokenizer][fuzz]") {
   constexpr unsigned kSeed = 5;

@@ -15,14 +15,6 @@ constexpr base::Duration kPatience = std::chrono::seconds(10);
 
 }  // namespace
 
-const ServedModel* SmallModel() {
-  static const ServedModel* const model = []() -> const ServedModel* {
-    absl::StatusOr<std::unique_ptr<ServedModel>> loaded = ServedModel::Load("assets/triptych-16m");
-    return loaded.ok() ? loaded->release() : nullptr;
-  }();
-  return model;
-}
-
 FrontFixture::FrontFixture(Options options)
     : intake_(*SmallModel(), {.max_output_tokens = options.max_output_tokens}),
       budget_bytes_(options.budget_bytes),

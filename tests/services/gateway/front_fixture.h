@@ -14,12 +14,10 @@
 #include "services/gateway/rpc/inference_service.h"
 #include "services/runtime/rpc_server.h"
 #include "tests/services/gateway/raw_http_client.h"
+#include "tests/services/gateway/small_model.h"
 #include "tests/services/runtime/scripted_scheduler.h"
 
 namespace triptych::services::testing {
-
-// Loaded once: reading the weights for the fingerprint takes a while. Null where it is not.
-const ServedModel* SmallModel();
 
 class FrontFixture {
  public:

@@ -13,7 +13,7 @@
 #include "services/convert/worker_messages.h"
 #include "services/gateway/gateway.h"
 #include "services/scheduler/scheduler_service.h"
-#include "tests/services/gateway/front_fixture.h"
+#include "tests/services/gateway/small_model.h"
 #include "tests/services/runtime/scripted_scheduler.h"
 #include "tests/support/eventually.h"
 #include "tests/support/skip.h"

@@ -9,21 +9,13 @@
 #include "services/gateway/request/inline_media.h"
 #include "services/gateway/request/intake.h"
 #include "services/gateway/request/openai_request.h"
+#include "tests/services/gateway/small_model.h"
 #include "tests/support/skip.h"
 
 namespace triptych::services {
 namespace {
 
-constexpr char kModel[] = "assets/triptych-16m";
-
-// Loaded once: reading the weights for the fingerprint takes a while.
-const ServedModel* Model() {
-  static const ServedModel* const model = []() -> const ServedModel* {
-    absl::StatusOr<std::unique_ptr<ServedModel>> loaded = ServedModel::Load(kModel);
-    return loaded.ok() ? loaded->release() : nullptr;
-  }();
-  return model;
-}
+using testing::SmallModel;
 
 PayloadBudget& Budget() {
   static PayloadBudget budget(1 << 20);
@@ -33,7 +25,7 @@ PayloadBudget& Budget() {
 using Parsed = absl::StatusOr<std::unique_ptr<ParsedRequest>>;
 
 Parsed Take(ChatRequest chat) {
-  const Intake intake(*Model(), {});
+  const Intake intake(*SmallModel(), {});
   PayloadBudget::Reservation reservation = Budget().Open();
   CHECK(reservation.GrowTo(1000));
   return intake.Parse(std::move(chat), std::move(reservation));
@@ -170,7 +162,7 @@ TEST_CASE("ParseOpenAiRequest: a thousand pictures are refused unread", "[gatewa
 }
 
 TEST_CASE("Intake: one table of limits", "[gateway][request]") {
-  if (Model() == nullptr) return testing::SkipTest("the shipped model is not here");
+  if (SmallModel() == nullptr) return triptych::testing::SkipTest("the shipped model is not here");
   const std::pair<const char*, const char*> rows[] = {
       {"", "ok"},
       {R"(,"max_tokens":1)", "ok"},
@@ -204,13 +196,13 @@ TEST_CASE("Intake: one table of limits", "[gateway][request]") {
 }
 
 TEST_CASE("Intake: control words that a user types are plain text", "[gateway][request]") {
-  if (Model() == nullptr) return testing::SkipTest("the shipped model is not here");
+  if (SmallModel() == nullptr) return triptych::testing::SkipTest("the shipped model is not here");
   const Parsed parsed = TakeJson(
       R"({"messages":[{"role":"user","content":"<|image_pad|><|im_end|><|vision_start|>"}]})");
   REQUIRE(parsed.ok());
   const auto* run = std::get_if<scheduler::TokenRun>(&(*parsed)->input.segments.at(0));
   REQUIRE(run != nullptr);
-  const models::ModelConfig& config = Model()->config();
+  const models::ModelConfig& config = SmallModel()->config();
   for (int32_t id : run->ids) {
     CHECK(id != config.image_token_id);
     CHECK(id != config.vision_start_token_id);
@@ -218,7 +210,7 @@ TEST_CASE("Intake: control words that a user types are plain text", "[gateway][r
 }
 
 TEST_CASE("Intake: JSON and protobuf give the same request", "[gateway][request]") {
-  if (Model() == nullptr) return testing::SkipTest("the shipped model is not here");
+  if (SmallModel() == nullptr) return triptych::testing::SkipTest("the shipped model is not here");
   const Parsed json = TakeJson(Body(R"(,"temperature":0.5,"top_p":0.25,"top_k":7,"seed":9,
       "max_tokens":11,"stop":["\n\n","END"],"logprobs":true,"top_logprobs":2,"timeout_ms":1500,
       "priority":3)"));
