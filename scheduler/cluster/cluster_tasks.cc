@@ -44,6 +44,7 @@ void ClusterScheduler::OnTask(Incarnation from, const WorkerReport& report, base
     // Its supervisor has told it, not this scheduler.
     worker->view.draining = true;
     Reindex(worker->pool, now);
+    TellMembership();
   }
   if (report.has_inventory) Reconcile(worker, report, now);
 }

@@ -31,6 +31,10 @@ TEST_CASE("ClusterScheduler: a gateway hears of each stage that comes, goes or d
   CHECK(cluster.RolesTold() == "EP");
   cluster.Pass(seconds(5), /*silent=*/1);
   CHECK(cluster.RolesTold() == "P");
+  WorkerReport report = cluster.workers[4].Report();
+  report.draining = true;
+  cluster.Say(4, report);
+  CHECK(cluster.RolesTold().empty());
 }
 
 TEST_CASE("ClusterScheduler: stages are told by model", "[scheduler][cluster]") {
