@@ -19,7 +19,7 @@ class ClientStream final : public grpc::ClientBidiReactor<Out, In> {
  public:
   using Message = typename BatchWriter<Out>::Message;
   using OnBatch = std::function<void(In&)>;
-  // The last callback. The stream frees itself after it.
+  // The last callback. The stream has let go of itself before it.
   using OnClosed = std::function<void(const grpc::Status&)>;
   // Binds the reactor to a method: [&](grpc::ClientContext* c, auto* r) { stub.async()->X(c, r); }.
   using Start = std::function<void(grpc::ClientContext*, grpc::ClientBidiReactor<Out, In>*)>;
@@ -76,8 +76,10 @@ class ClientStream final : public grpc::ClientBidiReactor<Out, In> {
   void OnWriteDone(bool ok) override { writer_.OnWritten(ok); }
 
   void OnDone(const grpc::Status& status) override {
-    on_closed_(status);
+    const OnClosed on_closed = std::move(on_closed_);
+    // Before anyone hears of it: what ends with its owner may be the last of gRPC in this process.
     self_.reset();
+    on_closed(status);
   }
 
  private:
@@ -88,7 +90,7 @@ class ClientStream final : public grpc::ClientBidiReactor<Out, In> {
 
   grpc::ClientContext context_;
   const OnBatch on_batch_;
-  const OnClosed on_closed_;
+  OnClosed on_closed_;
   In in_;
   // Shared with gRPC: until OnDone the library holds a raw pointer.
   std::shared_ptr<ClientStream> self_;

@@ -16,6 +16,8 @@ namespace {
 using scheduler::Incarnation;
 
 constexpr int kExitGivenUp = 3;
+// More workers than one scheduler serves; strangers may say hello too.
+constexpr size_t kMaxAddresses = 4096;
 
 int64_t Microseconds(base::Duration duration) {
   return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
@@ -53,7 +55,6 @@ GrpcLinks::~GrpcLinks() {
 GrpcLinks::TokenStreams::Wiring GrpcLinks::TokenWiring() {
   return {.connect =
               [](const std::string& address) {
-                // Shared with the stream that runs on it.
                 std::shared_ptr<v1::Tokens::Stub> stub =
                     v1::Tokens::NewStub(base::Connect(address));
                 return [stub](grpc::ClientContext* context, auto* reactor) {
@@ -183,6 +184,7 @@ void GrpcLinks::SendTokens(const scheduler::PeerAddress& gateway,
 
 void GrpcLinks::LearnAddress(Incarnation peer, std::string address) {
   base::MutexLock lock(&mutex_);
+  if (addresses_.size() >= kMaxAddresses && !addresses_.contains(peer)) return;
   addresses_[peer] = std::move(address);
 }
 

@@ -27,7 +27,6 @@ InputPuller::InputPuller(Incarnation self, Listener listener)
 InputPuller::Streams::Wiring InputPuller::MakeWiring() {
   return {.connect =
               [](const std::string& address) {
-                // Shared with the stream that runs on it.
                 std::shared_ptr<v1::Payload::Stub> stub =
                     v1::Payload::NewStub(base::Connect(address));
                 return [stub](grpc::ClientContext* context, auto* reactor) {

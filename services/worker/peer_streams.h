@@ -21,7 +21,7 @@ class PeerStreams {
  public:
   using Stream = ClientStream<Out, In>;
   struct Wiring {
-    // Connects to host:port; what it returns is kept as long as the stream.
+    // Connects to host:port. A call keeps the connection that it was started on.
     std::function<typename Stream::Start(const std::string& address)> connect;
     std::function<void(scheduler::Incarnation peer, In&)> on_batch;
     // The stream to `peer` has ended by itself. May be empty.
@@ -81,12 +81,10 @@ class PeerStreams {
     v1::Envelope envelope;
     envelope.set_sender_incarnation(self_.value());
     envelope.set_receiver_incarnation(peer.incarnation.value());
-    typename Stream::Start start = wiring_.connect(peer.address);
     return Stream::Open(
-        start, std::move(envelope),
+        wiring_.connect(peer.address), std::move(envelope),
         [this, id = peer.incarnation](In& batch) { wiring_.on_batch(id, batch); },
-        // Holds `start`, and with it the connection.
-        [this, peer, number, start](const grpc::Status&) { OnClosed(peer, number); });
+        [this, peer, number](const grpc::Status&) { OnClosed(peer, number); });
   }
 
   void OnClosed(const scheduler::PeerAddress& peer, uint64_t number) {

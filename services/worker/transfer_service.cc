@@ -1,5 +1,6 @@
 #include "services/worker/transfer_service.h"
 
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -43,15 +44,18 @@ absl::Status TransferService::Take(const v1::TransferMessageBatch& batch) {
   }
   const scheduler::Incarnation peer(batch.envelope().sender_incarnation());
   std::vector<scheduler::TransferMessage> messages;
+  std::string address;
   for (const v1::TransferMessage& message : batch.messages()) {
     if (message.has_hello()) {
-      links_->LearnAddress(peer, message.hello().address());
+      address = message.hello().address();
       continue;
     }
     absl::StatusOr<scheduler::TransferMessage> plain = FromProto(message);
     if (!plain.ok()) return plain.status();
     messages.push_back(*std::move(plain));
   }
+  // Only now: a batch that is refused changes nothing.
+  if (!address.empty()) links_->LearnAddress(peer, std::move(address));
   if (!messages.empty()) loop_->PostTransfer(peer, std::move(messages));
   return absl::OkStatus();
 }

@@ -92,15 +92,17 @@ class Worker {
   std::unique_ptr<AdminServer> admin_;
 };
 
-// Whoever calls the loop ends before it does, and the loop's thread before whomever it calls.
+// Whoever calls the loop ends before it does, and the loop's thread before whomever it calls. The
+// links are the last that gRPC carries: their connection to the scheduler ends on this thread,
+// where gRPC can join its own.
 Worker::~Worker() {
   admin_.reset();
   server_.reset();
   if (loop_ != nullptr) loop_->Stop();
-  links_.reset();
   puller_.reset();
   preparer_.reset();
   transport_.reset();
+  links_.reset();
   executor_.reset();
   loop_.reset();
 }
