@@ -12,6 +12,8 @@ namespace {
 thread_local int64_t held = 0;
 thread_local int64_t peak = 0;
 
+// ASan has an allocator of its own, which finds what is counted here elsewhere.
+#if !defined(__SANITIZE_ADDRESS__)
 void* Take(std::size_t size) {
   void* memory = std::malloc(size == 0 ? 1 : size);
   if (memory == nullptr) std::abort();
@@ -24,6 +26,7 @@ void Give(void* memory) {
   held -= static_cast<int64_t>(malloc_usable_size(memory));
   std::free(memory);
 }
+#endif
 
 }  // namespace
 
@@ -32,6 +35,7 @@ int64_t HeapPeak::bytes() const { return peak - before_; }
 
 }  // namespace triptych::testing
 
+#if !defined(__SANITIZE_ADDRESS__)
 // The forms for aligned memory and those that do not throw stay the library's: nobody here asks for
 // more than a bound through them.
 void* operator new(std::size_t size) { return triptych::testing::Take(size); }
@@ -40,3 +44,4 @@ void operator delete(void* memory) noexcept { triptych::testing::Give(memory); }
 void operator delete[](void* memory) noexcept { triptych::testing::Give(memory); }
 void operator delete(void* memory, std::size_t) noexcept { triptych::testing::Give(memory); }
 void operator delete[](void* memory, std::size_t) noexcept { triptych::testing::Give(memory); }
+#endif

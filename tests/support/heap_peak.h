@@ -1,7 +1,8 @@
 #pragma once
 
-// How much memory something takes, counted where it is asked for: exact, and the same under a
-// sanitizer. A binary that uses it compiles heap_peak.cc in, which replaces operator new.
+// How much memory something takes, counted exactly where it is asked for. A binary that uses it
+// compiles heap_peak.cc in, which replaces operator new; under ASan, which must keep its own,
+// nothing is counted.
 
 #include <cstdint>
 

@@ -88,8 +88,8 @@ class ReadyGateway {
     REQUIRE(flags.ParseFlags(3, argv).ok());
     auto started = Gateway::Start(options, clock_, &log_);
     REQUIRE(started.ok());
-    gateway = *std::move(started);
-    for (absl::string_view word : absl::StrSplit(gateway->Addresses(), ' ')) {
+    gateway_ = *std::move(started);
+    for (absl::string_view word : absl::StrSplit(gateway_->Addresses(), ' ')) {
       const std::pair<std::string, std::string> pair = absl::StrSplit(word, '=');
       addresses_[pair.first] = pair.second;
     }
@@ -98,8 +98,7 @@ class ReadyGateway {
   // What all three say; requires that they come to agree on it.
   bool BecomesReady() { return Becomes(200, 1); }
   bool BecomesUnready() { return Becomes(503, 2); }
-
-  std::unique_ptr<Gateway> gateway;
+  void Drain() { gateway_->Drain(); }
 
  private:
   bool Becomes(int http, int health) {
@@ -130,6 +129,7 @@ class ReadyGateway {
   const base::RealClock clock_;
   base::StreamLogger log_{clock_, "test", base::LogLevel::kError};
   std::map<std::string, std::string> addresses_;
+  std::unique_ptr<Gateway> gateway_;  // borrows the clock and the log
 };
 
 TEST_CASE("Gateway: ready while a scheduler has a worker for every stage of its model",
@@ -162,7 +162,7 @@ TEST_CASE("Gateway: ready while a scheduler has a worker for every stage of its 
   CHECK(gateway.BecomesUnready());
   const Worker other(address, 5, "decode", model);
   CHECK(gateway.BecomesReady());
-  gateway.gateway->Drain();
+  gateway.Drain();
   CHECK(gateway.BecomesUnready());
 }
 
