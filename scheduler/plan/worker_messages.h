@@ -180,6 +180,9 @@ struct WorkerHello {
   SchedulerId highest_seen;
   bool draining = false;
   WorkerReport report;  // with inventory
+  // Incarnations that an earlier scheduler declared lost and that this worker hears no more: they
+  // must stay lost under the next one too.
+  std::vector<Incarnation> lost_peers;
 };
 
 // Reserved: what it holds is its own until released.

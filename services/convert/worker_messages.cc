@@ -11,6 +11,7 @@ namespace {
 // A worker's inventory is bounded by what it can hold; these only guard against nonsense.
 constexpr int kMaxTasks = 1 << 16;
 constexpr int kMaxItems = 4096;
+constexpr int kMaxLostPeers = 4096;
 
 absl::Status OutOfRange() { return absl::InvalidArgumentError("value out of range"); }
 
@@ -276,6 +277,7 @@ v1::WorkerHello ToProto(const scheduler::WorkerHello& hello) {
   p->set_max_encodes(profile.max_encodes);
   p->set_kv_bytes_per_token(profile.kv_bytes_per_token);
   *out.mutable_highest_seen() = ToProto(hello.highest_seen);
+  for (scheduler::Incarnation peer : hello.lost_peers) out.add_lost_peers(peer.value());
   out.set_draining(hello.draining);
   Write(hello.report, out.mutable_report());
   return out;
@@ -339,10 +341,11 @@ absl::StatusOr<scheduler::WorkerHello> FromProto(const v1::WorkerHello& hello) {
   const v1::WorkerProfile& p = hello.profile();
   if (p.roles() == 0 || p.roles() >= (1u << scheduler::kNumStages) || p.kv_blocks() < 0 ||
       p.embedding_slots() < 0 || p.kv_block_tokens() <= 0 || p.max_sequences() < 0 ||
-      p.max_encodes() < 0) {
+      p.max_encodes() < 0 || hello.lost_peers_size() > kMaxLostPeers) {
     return OutOfRange();
   }
   scheduler::WorkerHello out;
+  for (uint64_t peer : hello.lost_peers()) out.lost_peers.emplace_back(peer);
   out.profile.name = p.name();
   out.profile.roles.bits = static_cast<uint8_t>(p.roles());
   out.profile.fingerprint = p.fingerprint();

@@ -41,6 +41,14 @@ void SchedulerCore::PostWorkerHello(std::shared_ptr<WorkerStream> stream,
       stream->Close({grpc::StatusCode::FAILED_PRECONDITION, "this incarnation was lost"});
       return;
     }
+    // What an earlier scheduler gave up, its peers hear no more.
+    for (const Incarnation peer : hello.lost_peers) {
+      RememberLost(peer);
+      if (auto it = workers_.find(peer); it != workers_.end()) {
+        it->second->Close({grpc::StatusCode::FAILED_PRECONDITION, "this incarnation was lost"});
+        LoseWorker(peer, now);
+      }
+    }
     log_.Info("worker connected", {},
               {{"name", hello.profile.name}, {"roles", ToString(hello.profile.roles)}});
     std::shared_ptr<WorkerStream>& slot = workers_[worker];
@@ -90,11 +98,7 @@ void SchedulerCore::PostClosed(const WorkerStream* stream) {
   Post([this, stream, peer = Incarnation(stream->peer())](TimePoint now) {
     auto it = workers_.find(peer);
     if (it == workers_.end() || it->second.get() != stream) return;
-    log_.Warning("worker lost", {}, {{"incarnation", static_cast<int64_t>(peer.value())}});
-    workers_.erase(it);
-    RememberLost(peer);
-    TellPeerGone(peer);
-    cluster_.OnPeerLost(peer, now);
+    LoseWorker(peer, now);
   });
 }
 
@@ -192,6 +196,14 @@ void SchedulerCore::ForgetStream(std::map<Incarnation, std::shared_ptr<Stream>>*
   if (it == streams->end()) return;
   it->second->Close(grpc::Status(grpc::StatusCode::UNAVAILABLE, "given up"));
   streams->erase(it);
+}
+
+void SchedulerCore::LoseWorker(Incarnation worker, TimePoint now) {
+  log_.Warning("worker lost", {}, {{"incarnation", static_cast<int64_t>(worker.value())}});
+  workers_.erase(worker);
+  RememberLost(worker);
+  TellPeerGone(worker);
+  cluster_.OnPeerLost(worker, now);
 }
 
 void SchedulerCore::RememberLost(Incarnation worker) {

@@ -67,6 +67,8 @@ class SchedulerCore {
   template <typename Stream>
   void ForgetStream(std::map<scheduler::Incarnation, std::shared_ptr<Stream>>* streams,
                     scheduler::Incarnation peer);
+  // A worker whose stream is over, or is being closed: lost for ever, and the others are told.
+  void LoseWorker(scheduler::Incarnation worker, base::TimePoint now);
   void RememberLost(scheduler::Incarnation worker);
   void TellPeerGone(scheduler::Incarnation peer);
   void StampStreams();

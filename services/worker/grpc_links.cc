@@ -18,6 +18,8 @@ using scheduler::Incarnation;
 constexpr int kExitGivenUp = 3;
 // More workers than one scheduler serves; strangers may say hello too.
 constexpr size_t kMaxAddresses = 4096;
+// As many as a scheduler remembers.
+constexpr size_t kMaxLostPeers = 4096;
 
 int64_t Microseconds(base::Duration duration) {
   return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
@@ -125,6 +127,7 @@ std::optional<v1::WorkerToScheduler> GrpcLinks::Hello(scheduler::SchedulerId hig
   {
     base::MutexLock lock(&mutex_);
     hello.draining = draining_;
+    hello.lost_peers.assign(lost_peers_.begin(), lost_peers_.end());
   }
   hello.report = *std::move(report);
   v1::WorkerToScheduler message;
@@ -138,7 +141,11 @@ void GrpcLinks::OnControlBatch(const v1::SchedulerToWorkerBatch& batch) {
     if (message.has_welcome()) continue;
     if (message.has_peer_gone()) {
       loop_->PostScheduler(std::exchange(messages, {}));
-      loop_->PostPeerLost(Incarnation(message.peer_gone().incarnation()));
+      const Incarnation gone(message.peer_gone().incarnation());
+      loop_->PostPeerLost(gone);
+      base::MutexLock lock(&mutex_);
+      lost_peers_.push_back(gone);
+      if (lost_peers_.size() > kMaxLostPeers) lost_peers_.pop_front();
       continue;
     }
     absl::StatusOr<scheduler::SchedulerToWorker> plain = FromProto(message);

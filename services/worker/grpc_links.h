@@ -4,6 +4,7 @@
 // stream to each worker, and the pulls. Streams are opened when first needed and again after they
 // broke; what is lost with one is healed by the machines at both ends.
 
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -76,6 +77,7 @@ class GrpcLinks final : public WorkerLinks {
   base::Mutex mutex_;
   absl::flat_hash_map<scheduler::Incarnation, std::string> addresses_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  std::deque<scheduler::Incarnation> lost_peers_ ABSL_GUARDED_BY(mutex_);  // for the next hello
   TokenStreams tokens_;
   Handshakes handshakes_;
 };

@@ -67,8 +67,9 @@ class Worker {
     closed.WaitForCount(1);
   }
 
-  void SayHello(uint64_t highest_term = 0) {
+  void SayHello(uint64_t highest_term = 0, std::vector<scheduler::Incarnation> lost_peers = {}) {
     scheduler::WorkerHello hello;
+    hello.lost_peers = std::move(lost_peers);
     hello.profile.name = "worker" + std::to_string(incarnation_);
     hello.profile.roles.bits = 7;
     hello.profile.fingerprint = "model";
@@ -107,6 +108,24 @@ TEST_CASE("SchedulerService: a lost worker is told to the others and may not com
   REQUIRE(again.closed.WaitForCount(1));
   CHECK(again.closed.last() == grpc::StatusCode::FAILED_PRECONDITION);
   CHECK(again.welcomes.size() == 0);
+}
+
+TEST_CASE("SchedulerService: whom an earlier scheduler gave up stays lost under the next",
+          "[services][scheduler]") {
+  Process process;
+  Worker here_first(process, 1);
+  here_first.SayHello();
+  REQUIRE(here_first.welcomes.WaitForCount(1));
+  Worker witness(process, 2);
+  witness.SayHello(0, {scheduler::Incarnation(1), scheduler::Incarnation(3)});
+  REQUIRE(witness.welcomes.WaitForCount(1));
+  REQUIRE(here_first.closed.WaitForCount(1));
+  CHECK(here_first.closed.last() == grpc::StatusCode::FAILED_PRECONDITION);
+  Worker later(process, 3);
+  later.SayHello();
+  REQUIRE(later.closed.WaitForCount(1));
+  CHECK(later.closed.last() == grpc::StatusCode::FAILED_PRECONDITION);
+  CHECK(later.welcomes.size() == 0);
 }
 
 TEST_CASE("SchedulerService: a scheduler that steps down asks for hellos and loses nobody",
