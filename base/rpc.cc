@@ -1,5 +1,6 @@
 #include "base/rpc.h"
 
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/resource_quota.h>
 
 namespace triptych::base {
@@ -17,14 +18,38 @@ grpc::ChannelArguments Arguments(int max_message_bytes) {
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // The scheduler alone decides what is tried again, and where.
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   // Each channel its own connection: a broken one breaks nobody else's streams.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   return arguments;
 }
 
+// gRPC 1.51 ends its callback threads with the last channel or server that has used them. Where the
+// last one goes from a callback, a thread frees the queue that it runs on; and a library that shuts
+// down joins a helper thread which may poll for 10 s. So one channel that leads nowhere lives as
+// long as the process: it holds both after its first call, which fails at once.
+void KeepCallbackThreads() {
+  struct Kept {
+    grpc::GenericStub stub{grpc::CreateChannel("", nullptr)};
+    grpc::ClientContext context;
+    const grpc::Slice nothing;
+    const grpc::ByteBuffer request{&nothing, 1};
+    grpc::ByteBuffer response;
+  };
+  static Kept* const kept = [] {
+    auto* made = new Kept;
+    made->stub.UnaryCall(&made->context, "/nowhere", grpc::StubOptions(), &made->request,
+                         &made->response, [](const grpc::Status&) {});
+    return made;
+  }();
+  static_cast<void>(kept);
+}
+
 }  // namespace
 
 void ConfigureServer(RpcAudience audience, grpc::ServerBuilder* builder) {
+  KeepCallbackThreads();
   const bool clients = audience == RpcAudience::kClients;
   const int limit = clients ? kMaxClientMessageBytes : kMaxInternalMessageBytes;
   builder->SetMaxReceiveMessageSize(limit);
@@ -42,11 +67,13 @@ void ConfigureServer(RpcAudience audience, grpc::ServerBuilder* builder) {
 }
 
 std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+  KeepCallbackThreads();
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(),
                                    Arguments(kMaxInternalMessageBytes));
 }
 
 std::shared_ptr<grpc::Channel> ConnectAsClient(const std::string& address) {
+  KeepCallbackThreads();
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(),
                                    Arguments(kMaxClientMessageBytes));
 }

@@ -77,6 +77,8 @@ GrpcTransport::~GrpcTransport() {
   }
   for (auto& [peer, sender] : senders) sender->Abort();
   for (auto& [peer, receiver] : receivers) receiver->Abort();
+  for (auto& [peer, sender] : senders) sender->WaitUntilClosed();
+  for (const auto& sender : closing_) sender->WaitUntilClosed();
 }
 
 std::shared_ptr<MoveSender> GrpcTransport::Sender(scheduler::Incarnation peer,
@@ -116,8 +118,11 @@ void GrpcTransport::Abort(scheduler::Incarnation peer) {
   {
     base::MutexLock lock(&mutex_);
     aborted_.insert(peer);
+    std::erase_if(closing_, [](const std::shared_ptr<MoveSender>& closing) {
+      return closing.use_count() == 1 && closing->IsClosed();
+    });
     if (auto it = senders_.find(peer); it != senders_.end()) {
-      sender = std::move(it->second);
+      sender = closing_.emplace_back(std::move(it->second));
       senders_.erase(it);
     }
     if (auto it = receivers_.find(peer); it != receivers_.end()) {

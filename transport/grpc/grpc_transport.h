@@ -8,6 +8,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "base/mutex.h"
 #include "transport/grpc/move_receiver.h"
@@ -19,7 +20,8 @@ namespace triptych::transport {
 class GrpcTransport final : public Transport {
  public:
   explicit GrpcTransport(scheduler::Incarnation self) : self_(self) {}
-  // Aborts every peer. No Move call may come later: stop the server first.
+  // Aborts every peer and waits until gRPC is done with the streams to them. No Move call may come
+  // later: stop the server first.
   ~GrpcTransport() override;
 
   void Send(scheduler::Incarnation peer, const std::string& address, uint64_t sequence,
@@ -43,10 +45,12 @@ class GrpcTransport final : public Transport {
   // Incarnations never come back, so an id is all that is kept of a peer that was aborted: its
   // connection and its file descriptor are given up.
   std::set<scheduler::Incarnation> aborted_ ABSL_GUARDED_BY(mutex_);
-  // Shared with the streams that run; bounded by the number of living workers.
+  // Shared with callers; bounded by the number of living workers.
   std::map<scheduler::Incarnation, std::shared_ptr<MoveSender>> senders_ ABSL_GUARDED_BY(mutex_);
   std::map<scheduler::Incarnation, std::shared_ptr<MoveReceiver>> receivers_
       ABSL_GUARDED_BY(mutex_);
+  // Aborted, until the next Abort() finds that their streams have closed.
+  std::vector<std::shared_ptr<MoveSender>> closing_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace triptych::transport

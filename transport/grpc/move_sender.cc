@@ -12,14 +12,14 @@ constexpr int64_t kChunkBytes = 1 << 20;
 
 }  // namespace
 
-// One connection to the peer. Owns itself until gRPC is done with it.
+// One connection to the peer. Owns itself until gRPC is done with it; the sender outlives it.
 class MoveSender::Stream final : public grpc::ClientBidiReactor<v1::MoveChunk, v1::MoveClosed> {
  public:
-  static std::shared_ptr<Stream> Open(std::shared_ptr<MoveSender> owner) {
+  static std::shared_ptr<Stream> Open(MoveSender* owner) {
     auto stream = std::make_shared<Stream>();
     stream->self_ = stream;
+    stream->owner_ = owner;
     owner->stub_->async()->Move(&stream->context_, stream.get());
-    stream->owner_ = std::move(owner);
     // Writes start outside of reactions, so the call is held open until reading has ended.
     stream->AddHold();
     stream->StartRead(&stream->closed_);
@@ -33,14 +33,18 @@ class MoveSender::Stream final : public grpc::ClientBidiReactor<v1::MoveChunk, v
     context_.TryCancel();
     RemoveHold();
   }
-  void OnDone(const grpc::Status&) override { self_.reset(); }
+  void OnDone(const grpc::Status&) override {
+    MoveSender* const owner = owner_;
+    self_.reset();
+    owner->OnFreed();
+  }
 
   void Cancel() { context_.TryCancel(); }
   v1::MoveChunk* chunk() { return &chunk_; }
   void Write() { StartWrite(&chunk_); }
 
  private:
-  std::shared_ptr<MoveSender> owner_;
+  MoveSender* owner_ = nullptr;
   std::shared_ptr<Stream> self_;
   grpc::ClientContext context_;
   v1::MoveClosed closed_;
@@ -77,7 +81,10 @@ void MoveSender::Abort() {
 void MoveSender::WriteNext() {
   if (operations_.empty() || aborted_) return;
   const bool fresh = stream_ == nullptr;
-  if (fresh) stream_ = Stream::Open(shared_from_this());
+  if (fresh) {
+    stream_ = Stream::Open(this);
+    ++open_streams_;
+  }
   const Operation& operation = operations_.front();
   v1::MoveChunk* chunk = stream_->chunk();
   chunk->Clear();
@@ -128,6 +135,22 @@ void MoveSender::OnClosed(Stream* stream) {
     failed = TakeAll();
   }
   Fail(std::move(failed), absl::UnavailableError("peer is gone"));
+}
+
+void MoveSender::OnFreed() {
+  base::MutexLock lock(&mutex_);
+  --open_streams_;
+  freed_.NotifyAll();  // within the lock: who waits may destroy this at once
+}
+
+bool MoveSender::IsClosed() {
+  base::MutexLock lock(&mutex_);
+  return open_streams_ == 0;
+}
+
+void MoveSender::WaitUntilClosed() {
+  base::MutexLock lock(&mutex_);
+  while (open_streams_ > 0) freed_.Wait(&mutex_);
 }
 
 std::deque<MoveSender::Operation> MoveSender::TakeAll() {

@@ -1,7 +1,7 @@
 #pragma once
 
 // The sending side of one peer: operations leave one after another, in chunks, on one stream that
-// is opened when it is first needed and again after it broke. Thread-safe.
+// is opened when it is first needed and again after it broke. Thread-safe. Lives until IsClosed().
 
 #include <cstdint>
 #include <deque>
@@ -17,7 +17,7 @@
 
 namespace triptych::transport {
 
-class MoveSender : public std::enable_shared_from_this<MoveSender> {
+class MoveSender {
  public:
   struct Operation {
     uint64_t sequence = 0;
@@ -33,11 +33,16 @@ class MoveSender : public std::enable_shared_from_this<MoveSender> {
   void Send(Operation operation);
   void Abort();
 
+  // Whether gRPC is done with every stream. After Abort() it stays so.
+  bool IsClosed();
+  void WaitUntilClosed();
+
  private:
   class Stream;
 
   void OnWritten(Stream* stream, bool ok);
   void OnClosed(Stream* stream);
+  void OnFreed();
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::deque<Operation> TakeAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void Fail(std::deque<Operation> failed, const absl::Status& status);
@@ -50,6 +55,8 @@ class MoveSender : public std::enable_shared_from_this<MoveSender> {
   int64_t offset_ ABSL_GUARDED_BY(mutex_) = 0;  // of the first operation
   // Shared with gRPC until its OnDone.
   std::shared_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);
+  int open_streams_ ABSL_GUARDED_BY(mutex_) = 0;  // that gRPC is not done with
+  base::CondVar freed_;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool aborted_ ABSL_GUARDED_BY(mutex_) = false;
 };
