@@ -223,8 +223,9 @@ void ClusterScheduler::TaskGone(TaskId task) {
   }
   if (auto* handing = std::get_if<InHandover>(&request->state);
       handing != nullptr && entry.stage == Stage::kDecode) {
-    // Before there was a first token the lost one cannot have produced any: the epoch stays, and
-    // the prefill that runs under it stays valid.
+    // Until a first token is known of the epoch stays, so that the prefill which runs under it
+    // stays valid. A lost decode that has streamed nevertheless is fenced off by its successor's
+    // task.
     const uint32_t raise = handing->sampled ? 1 : 0;
     request->epoch = OutputEpoch(request->epoch.value() + raise);
     DecodeGone(request);

@@ -54,7 +54,7 @@ SubmitRequest Delivery::Resubmission(const Request& request, base::TimePoint now
     // Zero would mean none; what has run out is ended here by OnTime.
     submit.time_left = std::max(base::Duration(1), request.deadline - now);
   }
-  submit.epoch = request.epoch;
+  submit.epoch = request.producers.epoch;
   submit.tokens_sent = static_cast<int32_t>(request.sent.size());
   return submit;
 }
@@ -114,6 +114,22 @@ void Delivery::OnMessage(const RequestProgress& progress) {
 
 // ---- workers ------------------------------------------------------------------------------------
 
+// Task ids rise: with each assignment of a scheduler, and with each scheduler that is obeyed.
+bool Delivery::Admit(const PullRequest& pull, Producers* producers) {
+  if (pull.epoch < producers->epoch) return false;
+  if (pull.epoch > producers->epoch) *producers = {.epoch = pull.epoch};
+  std::optional<TaskId>& latest =
+      pull.stage == Stage::kPrefill ? producers->prefill : producers->decode;
+  if (latest > pull.task) return false;
+  latest = pull.task;
+  return true;
+}
+
+bool Delivery::IsHeard(const TokenBatch& batch, const Producers& producers) {
+  return batch.epoch == producers.epoch &&
+         (batch.task == producers.prefill || batch.task == producers.decode);
+}
+
 absl::StatusOr<PulledInput> Delivery::OnPull(const PullRequest& pull, base::TimePoint) {
   auto it = requests_.find(pull.request);
   if (it == requests_.end()) return absl::NotFoundError("no such request is live here");
@@ -124,10 +140,9 @@ absl::StatusOr<PulledInput> Delivery::OnPull(const PullRequest& pull, base::Time
     }
     return request.input;
   }
-  if (pull.epoch < request.epoch) {
+  if (!Admit(pull, &request.producers)) {
     return absl::FailedPreconditionError("a later producer of this answer was here");
   }
-  request.epoch = pull.epoch;
   PulledInput input = request.input;
   input.prefix_tokens = request.sent;
   return input;
@@ -136,7 +151,7 @@ absl::StatusOr<PulledInput> Delivery::OnPull(const PullRequest& pull, base::Time
 TokenReply Delivery::OnTokens(const TokenBatch& batch, base::TimePoint) {
   TokenReply reply{.request = batch.request, .task = batch.task, .epoch = batch.epoch};
   auto it = requests_.find(batch.request);
-  if (it == requests_.end() || batch.epoch != it->second.epoch) {
+  if (it == requests_.end() || !IsHeard(batch, it->second.producers)) {
     reply.kind = TokenReply::Kind::kGone;
     return reply;
   }

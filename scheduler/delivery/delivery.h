@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -72,9 +73,11 @@ class Delivery {
   void OnScheduler(const SchedulerToGateway& message, base::TimePoint now);
 
   // The fence. Prefill and decode: raises the request's epoch and freezes the prefix of tokens that
-  // were sent; the same epoch again gives the same kind of answer. Encode: returns the facts alone.
-  // FAILED_PRECONDITION: a higher epoch was seen. NOT_FOUND: not live here. INVALID_ARGUMENT: no
-  // such item.
+  // were sent. From then on tokens of older epochs are not heard, nor those of an older task of the
+  // same stage: a decode that was lost before the scheduler heard of a first token is replaced
+  // under the same epoch. The same task again gives the same kind of answer. Encode: returns the
+  // facts alone. FAILED_PRECONDITION: a later producer was here. NOT_FOUND: not live here.
+  // INVALID_ARGUMENT: no such item.
   absl::StatusOr<PulledInput> OnPull(const PullRequest& pull, base::TimePoint now);
 
   // Takes what is new and in order, and tells the worker how far the answer is.
@@ -99,15 +102,23 @@ class Delivery {
   std::vector<DeliveryAction> TakeActions() { return std::exchange(actions_, {}); }
 
  private:
+  // Whose tokens are heard. A prefill and the decode that it hands over to share an epoch.
+  struct Producers {
+    OutputEpoch epoch;
+    std::optional<TaskId> prefill, decode;  // the latest that has pulled under the epoch
+  };
+
   struct Request {
     SubmitRequest submit;
     PulledInput input;
     base::TimePoint deadline;
     bool submitted = false;  // to the scheduler that is connected
-    OutputEpoch epoch;
+    Producers producers;
     std::vector<int32_t> sent;  // token ids of the answer so far
   };
 
+  static bool Admit(const PullRequest& pull, Producers* producers);
+  static bool IsHeard(const TokenBatch& batch, const Producers& producers);
   SubmitRequest Resubmission(const Request& request, base::TimePoint now) const;
   void OnMessage(const RequestAdmitted& message);
   void OnMessage(const RequestFailed& message);

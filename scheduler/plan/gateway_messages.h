@@ -146,7 +146,7 @@ struct TokenReply {
   enum class Kind : uint8_t {
     kAccepted,    // everything below next_index is safe
     kResumeFrom,  // a gap: send again from next_index
-    kGone,        // unknown request, old epoch or already over: stop
+    kGone,        // unknown request, behind the fence or already over: stop
   };
   RequestId request;
   TaskId task;

@@ -49,7 +49,9 @@ absl::StatusOr<scheduler::PulledInput> SimGateway::Pull(const scheduler::PullReq
   auto input = delivery.OnPull(pull, world_.now());
   if (input.ok() && pull.stage != scheduler::Stage::kEncode) {
     Client& client = clients_.at(pull.request);
-    client.pulled = std::max(client.pulled, pull.epoch);
+    if (pull.epoch > client.epoch) client.producers.clear();
+    client.epoch = std::max(client.epoch, pull.epoch);
+    client.producers[pull.stage] = pull.task;
   }
   return input;
 }
@@ -57,12 +59,18 @@ absl::StatusOr<scheduler::PulledInput> SimGateway::Pull(const scheduler::PullReq
 // All producers give the same tokens, so that the text cannot show whom they were taken from.
 scheduler::TokenReply SimGateway::Tokens(const scheduler::TokenBatch& batch) {
   scheduler::TokenBatch heard = batch;
-  if (cluster_.shape().sabotage == Sabotage::kFenceIgnored && clients_.contains(batch.request)) {
-    heard.epoch = clients_.at(batch.request).pulled;
+  const auto it = clients_.find(batch.request);
+  const bool known = it != clients_.end() && !it->second.producers.empty();
+  if (cluster_.shape().sabotage == Sabotage::kFenceIgnored && known) {
+    heard.epoch = it->second.epoch;
+    heard.task = it->second.producers.begin()->second;
   }
   const scheduler::TokenReply reply = delivery.OnTokens(heard, world_.now());
-  const bool taken = reply.kind != scheduler::TokenReply::Kind::kGone;
-  if (taken && batch.epoch < clients_.at(batch.request).pulled) {
+  if (reply.kind == scheduler::TokenReply::Kind::kGone) return reply;
+  const Client& client = clients_.at(batch.request);
+  const bool latest = std::any_of(client.producers.begin(), client.producers.end(),
+                                  [&](const auto& entry) { return entry.second == batch.task; });
+  if (batch.epoch != client.epoch || !latest) {
     Violated(batch.request, "a producer behind the fence was heard");
   }
   return reply;

@@ -38,7 +38,8 @@ class SimGateway final : public ControlPeer {
   struct Client {
     std::vector<int32_t> answer;
     size_t received = 0;
-    scheduler::OutputEpoch pulled;  // the highest epoch that a producer of tokens has pulled under
+    scheduler::OutputEpoch epoch;  // the highest that a producer of tokens has pulled under
+    std::map<scheduler::Stage, scheduler::TaskId> producers;  // the latest to pull under it
     bool ended = false;
     bool cancelled = false;
     base::TimePoint deadline = base::kNever;

@@ -75,6 +75,13 @@ TEST_CASE("Simulation: a local decode that dies with the KV it took is followed 
   for (uint64_t seed : {43, 48}) PlaySeed(seed, &met);
 }
 
+TEST_CASE("Simulation: a decode bound again before its first token was known is heard alone",
+          "[sim][scheduler]") {
+  // The lost one had spoken, but the scheduler had not heard of it; both had the same epoch.
+  Met met;
+  PlaySeed(106, &met);
+}
+
 TEST_CASE("Simulation: a task that is being released is not taken over", "[sim][scheduler]") {
   // A gateway's stream broke; a late inventory still showed what had been released with it.
   Met met;

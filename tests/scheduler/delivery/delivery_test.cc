@@ -26,8 +26,9 @@ struct Fixture {
     return status;
   }
   TokenReply Tokens(uint64_t number, uint32_t epoch, int32_t start, std::vector<int32_t> ids,
-                    Finish finish = Finish::kNone) {
-    TokenBatch batch{.request = Id(number), .epoch = OutputEpoch(epoch), .start_index = start};
+                    Finish finish = Finish::kNone, TaskId task = {}) {
+    TokenBatch batch{
+        .request = Id(number), .task = task, .epoch = OutputEpoch(epoch), .start_index = start};
     for (int32_t id : ids) batch.tokens.push_back({.token = id});
     batch.finish = finish;
     TokenReply reply = delivery.OnTokens(batch, now);
@@ -35,8 +36,8 @@ struct Fixture {
     return reply;
   }
   absl::StatusOr<PulledInput> Pull(uint64_t number, uint32_t epoch, Stage stage = Stage::kPrefill,
-                                   int32_t item = -1) {
-    return delivery.OnPull({Id(number), {}, stage, OutputEpoch(epoch), item}, now);
+                                   int32_t item = -1, TaskId task = {}) {
+    return delivery.OnPull({Id(number), task, stage, OutputEpoch(epoch), item}, now);
   }
   void Collect() {
     for (DeliveryAction& action : delivery.TakeActions()) {
@@ -77,6 +78,7 @@ TEST_CASE("Delivery: an answer comes in order and ends once", "[scheduler][deliv
 TEST_CASE("Delivery: duplicates bring nothing, gaps are asked for", "[scheduler][delivery]") {
   Fixture f;
   REQUIRE(f.Accept(1).ok());
+  REQUIRE(f.Pull(1, 0).ok());
   f.Tokens(1, 0, 0, {10, 11});
   CHECK(f.Tokens(1, 0, 0, {10, 11}).next_index == 2);
   CHECK(f.Tokens(1, 0, 1, {11, 12}).next_index == 3);
@@ -91,6 +93,7 @@ TEST_CASE("Delivery: the finish of a token that is known already still ends the 
           "[scheduler][delivery]") {
   Fixture f;
   REQUIRE(f.Accept(1).ok());
+  REQUIRE(f.Pull(1, 0).ok());
   f.Tokens(1, 0, 0, {10, 11});
   f.Tokens(1, 0, 1, {11}, Finish::kLength);
   CHECK(f.ends.size() == 1);
@@ -100,6 +103,7 @@ TEST_CASE("Delivery: the finish of a token that is known already still ends the 
 TEST_CASE("Delivery: the pull is a fence", "[scheduler][delivery]") {
   Fixture f;
   REQUIRE(f.Accept(1).ok());
+  REQUIRE(f.Pull(1, 0).ok());
   f.Tokens(1, 0, 0, {10, 11});
   const auto prefill = f.Pull(1, 2);
   REQUIRE(prefill.ok());
@@ -113,9 +117,34 @@ TEST_CASE("Delivery: the pull is a fence", "[scheduler][delivery]") {
   CHECK(f.text == std::vector<int32_t>{10, 11, 12});
 }
 
+TEST_CASE("Delivery: a decode that replaces another under its epoch is heard alone",
+          "[scheduler][delivery]") {
+  const SchedulerId scheduler{1, Incarnation(2)}, next{2, Incarnation(1)};
+  const TaskId prefill{scheduler, 4}, lost{scheduler, 5}, other{scheduler, 6}, last{next, 1};
+  Fixture f;
+  REQUIRE(f.Accept(1).ok());
+  CHECK(f.Tokens(1, 0, 0, {10}, Finish::kNone, prefill).kind == TokenReply::Kind::kGone);
+  REQUIRE(f.Pull(1, 0, Stage::kPrefill, -1, prefill).ok());
+  REQUIRE(f.Pull(1, 0, Stage::kDecode, -1, lost).ok());
+  CHECK(f.Tokens(1, 0, 0, {10}, Finish::kNone, prefill).next_index == 1);
+  CHECK(f.Tokens(1, 0, 1, {11}, Finish::kNone, lost).next_index == 2);
+  const auto pulled = f.Pull(1, 0, Stage::kDecode, -1, other);
+  REQUIRE(pulled.ok());
+  CHECK(pulled->prefix_tokens == std::vector<int32_t>{10, 11});
+  CHECK(f.Tokens(1, 0, 2, {99}, Finish::kNone, lost).kind == TokenReply::Kind::kGone);
+  CHECK(f.Pull(1, 0, Stage::kDecode, -1, lost).status().code() ==
+        absl::StatusCode::kFailedPrecondition);
+  CHECK(f.Tokens(1, 0, 0, {10}, Finish::kNone, prefill).kind == TokenReply::Kind::kAccepted);
+  CHECK(f.Tokens(1, 0, 2, {12}, Finish::kNone, other).next_index == 3);
+  REQUIRE(f.Pull(1, 0, Stage::kDecode, -1, last).ok());
+  CHECK(f.Tokens(1, 0, 3, {99}, Finish::kNone, other).kind == TokenReply::Kind::kGone);
+  CHECK(f.text == std::vector<int32_t>{10, 11, 12});
+}
+
 TEST_CASE("Delivery: encode pulls raise no fence and name an item", "[scheduler][delivery]") {
   Fixture f;
   REQUIRE(f.Accept(1).ok());
+  REQUIRE(f.Pull(1, 0).ok());
   CHECK(f.Pull(1, 5, Stage::kEncode, 0).ok());
   CHECK(f.Tokens(1, 0, 0, {10}).kind == TokenReply::Kind::kAccepted);
   CHECK(f.Pull(1, 0, Stage::kEncode, 1).status().code() == absl::StatusCode::kInvalidArgument);
@@ -125,6 +154,7 @@ TEST_CASE("Delivery: encode pulls raise no fence and name an item", "[scheduler]
 TEST_CASE("Delivery: a producer's error ends the request", "[scheduler][delivery]") {
   Fixture f;
   REQUIRE(f.Accept(1).ok());
+  REQUIRE(f.Pull(1, 0).ok());
   TokenBatch batch{.request = Id(1)};
   batch.error = absl::InternalError("numerical_error");
   f.delivery.OnTokens(batch, f.now);
@@ -245,6 +275,7 @@ TEST_CASE("Delivery: any interleaving of producers gives one answer", "[schedule
     base::SeededRandom random(seed);
     Fixture f;
     REQUIRE(f.Accept(1).ok());
+    REQUIRE(f.Pull(1, 0).ok());
     uint32_t epoch = 0;
     int steps = 0;
     while (f.ends.empty()) {
