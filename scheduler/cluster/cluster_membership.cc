@@ -234,9 +234,9 @@ void ClusterScheduler::FailWithoutRole(Pool* pool, base::TimePoint now) {
     pool->with_items.ForEach(add);
     pool->text_only.ForEach(add);
     if (stage == Stage::kEncode) {
-      for (const Turn& turn : pool->want_encoder) add(turn.request);
+      for (const Turn& turn : pool->want_encoder) stranded.insert(turn.request);
     } else if (stage == Stage::kDecode) {
-      for (const Turn& turn : pool->want_decode) add(turn.request);
+      for (const Turn& turn : pool->want_decode) stranded.insert(turn.request);
     }
   }
   bool others = false;

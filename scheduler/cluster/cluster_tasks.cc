@@ -187,6 +187,10 @@ void ClusterScheduler::OnTask(Incarnation from, const TaskFailed& message, base:
   if (found == nullptr) return;
   const TaskEntry entry = *found;
   Request* request = FindRequest(entry.request);
+  // Whoever is asked next needs room for these too. It is placed now, so no queue knows its size.
+  SubmitRequest& submit = request->submit;
+  submit.tokens_sent =
+      std::max(submit.tokens_sent, std::min(message.tokens_sent, submit.max_tokens));
   absl::StatusCode code = message.status.code();
   if (code == absl::StatusCode::kNotFound) {
     // A producer whose epoch was fenced off is told the same as one whose request is unknown. The

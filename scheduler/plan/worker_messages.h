@@ -227,6 +227,9 @@ struct DecodeStarted {
 struct TaskFailed {
   TaskId task;
   absl::Status status;
+  // Prefill, decode: answer tokens that its gateway has at least; 0: it never heard. The next
+  // prefill covers them.
+  int32_t tokens_sent = 0;
 };
 
 using WorkerToScheduler = std::variant<WorkerReport, TaskAccepted, TaskRefused, TaskDelivered,

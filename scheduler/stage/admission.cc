@@ -206,8 +206,13 @@ void Release(StageState& state, TaskId task) {
 }
 
 void Fail(StageState& state, TaskId task, absl::Status status) {
+  TaskFailed failed{.task = task, .status = std::move(status)};
+  const PrefillTask* prefill = Find(state.prefills, task);
+  const DecodeTask* decode = Find(state.decodes, task);
+  if (prefill != nullptr && prefill->outbox) failed.tokens_sent = prefill->outbox->acknowledged();
+  if (decode != nullptr && decode->outbox) failed.tokens_sent = decode->outbox->acknowledged();
   Release(state, task);
-  state.Tell(TaskFailed{task, std::move(status)});
+  state.Tell(std::move(failed));
 }
 
 }  // namespace triptych::scheduler

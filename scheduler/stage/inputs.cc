@@ -49,12 +49,12 @@ absl::Status StartPrefill(StageState& state, PrefillTask& task, PulledInput inpu
     return absl::InternalError(
         absl::StrCat("pulled ", total, " tokens, the assignment has ", task.assign.prompt_tokens));
   }
-  // More tokens may have been sent than the scheduler knew of.
+  task.outbox.emplace(task.assign.request, task.assign.task, task.assign.epoch, task.assign.gateway,
+                      prefix);
+  // More tokens may have been sent than the scheduler knew of. The failure tells it.
   if (!waiting->blocks.Reserve(total)) return absl::AbortedError("no room for the sent tokens");
   SequenceLimits limits = LimitsOf(state, input, prefix + 1);
   Sequence sequence(std::move(*layout), std::move(input.prefix_tokens), 0, std::move(limits));
-  task.outbox.emplace(task.assign.request, task.assign.task, task.assign.epoch, task.assign.gateway,
-                      prefix);
   task.state = Prefilling{std::move(waiting->blocks), std::move(sequence)};
   return absl::OkStatus();
 }

@@ -240,6 +240,7 @@ void Write(const scheduler::DecodeStarted& m, v1::WorkerToScheduler* out) {
 void Write(const scheduler::TaskFailed& m, v1::WorkerToScheduler* out) {
   *out->mutable_failed()->mutable_task() = ToProto(m.task);
   *out->mutable_failed()->mutable_status() = ToProto(m.status);
+  out->mutable_failed()->set_tokens_sent(m.tokens_sent);
 }
 
 scheduler::TaskRefused Read(const v1::TaskRefused& p) {
@@ -330,8 +331,10 @@ absl::StatusOr<scheduler::WorkerToScheduler> FromProto(const v1::WorkerToSchedul
     case Case::kDecodeStarted:
       return scheduler::DecodeStarted{FromProto(message.decode_started().task())};
     case Case::kFailed:
+      if (message.failed().tokens_sent() < 0) return OutOfRange();
       return scheduler::TaskFailed{FromProto(message.failed().task()),
-                                   FromProto(message.failed().status())};
+                                   FromProto(message.failed().status()),
+                                   message.failed().tokens_sent()};
     default:
       return absl::InvalidArgumentError("unknown message from a worker");
   }

@@ -43,6 +43,8 @@ void SimScheduler::Lose(Incarnation peer) {
 }
 
 void SimScheduler::JudgeLost(Incarnation worker) {
+  if (cluster_.gateways.contains(worker)) return;
+  lost_workers_.insert(worker);
   std::set<scheduler::RequestId> held = cluster_.held_at_death[worker];
   if (auto it = cluster_.workers.find(worker); it != cluster_.workers.end()) {
     for (const scheduler::TaskReport& task : it->second->stage.Report(true).tasks) {
@@ -63,6 +65,14 @@ void SimScheduler::Greet(Hello hello) {
 void SimScheduler::Handle(const scheduler::WorkerHello& hello) {
   const base::TimePoint now = cluster_.world.now();
   const Incarnation worker = hello.profile.incarnation;
+  if (lost_workers_.contains(worker)) {
+    // It ends, and its supervisor starts it again as another.
+    connections.erase(worker);
+    cluster_.world.At(cluster_.world.Delay(), [&cluster = cluster_, worker] {
+      if (cluster.workers.contains(worker)) cluster.KillWorker(worker);
+    });
+    return;
+  }
   Greet([&] { machine.OnWorkerConnected(hello, now); });
   judge.WorkerIs(worker, hello.draining ? scheduler::Roles() : hello.profile.roles, now);
 }

@@ -60,6 +60,7 @@ class SimScheduler final : public Process {
 
  private:
   void JudgeLost(Incarnation worker);
+  std::set<Incarnation> lost_workers_;  // refused for ever
   template <typename Hello>
   void Greet(Hello hello);
 

@@ -82,6 +82,13 @@ TEST_CASE("Simulation: a decode bound again before its first token was known is 
   PlaySeed(106, &met);
 }
 
+TEST_CASE("Simulation: a prefill that has no room for what was sent is tried where there is",
+          "[sim][scheduler]") {
+  // The scheduler did not hear how much had been sent: it asked full workers until it gave up.
+  Met met;
+  for (uint64_t seed : {560, 1225, 1390}) PlaySeed(seed, &met);
+}
+
 TEST_CASE("Simulation: a task that is being released is not taken over", "[sim][scheduler]") {
   // A gateway's stream broke; a late inventory still showed what had been released with it.
   Met met;

@@ -101,6 +101,21 @@ TEST_CASE("ClusterScheduler: a decode lost after it started, or preempted, goes 
   CHECK(cluster.failures.empty());
 }
 
+TEST_CASE("ClusterScheduler: a failure tells how much the next prefill has to cover",
+          "[scheduler][cluster][loss]") {
+  Pairs cluster;
+  cluster.Submit(cluster.Text(1, 100));
+  const uint64_t p = cluster.Busy(3), d = cluster.Busy(5);
+  cluster.Say(p, FirstTokenSampled{cluster.LastPrefill(p)});
+  cluster.Say(d, DecodeStarted{cluster.LastDecode(d)});
+  cluster.Say(d, TaskFailed{cluster.LastDecode(d), absl::AbortedError("preempted"), 4});
+  const uint64_t next = cluster.Busy(3);
+  CHECK(cluster.At(next).Last<AssignPrefill>().prompt_tokens == 104);
+  // Who knows less takes nothing back.
+  cluster.Say(next, TaskFailed{cluster.LastPrefill(next), absl::AbortedError("no room"), 2});
+  CHECK(cluster.At(cluster.Busy(3)).Last<AssignPrefill>().prompt_tokens == 104);
+}
+
 TEST_CASE("ClusterScheduler: a request that has lost three workers ends with INTERNAL",
           "[scheduler][cluster][loss]") {
   Pairs cluster;

@@ -195,6 +195,24 @@ TEST_CASE("StageScheduler: a prefill that starts again takes the sent tokens as 
   fixture.CheckAtRest();
 }
 
+TEST_CASE("StageScheduler: a prefill without room for the sent tokens says how many they are",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  fixture.config.profile.kv_blocks = 4;
+  FakeWorker& worker = fixture.AddWorker("prefill+decode");
+  FakeRequest& request = fixture.AddRequest(3, {LongText(13)}, 30);
+  Walk walk{fixture, worker, worker, worker, request, 100};
+  walk.Place();
+  request.tokens.assign(10, 1);
+  fixture.RunAll();
+  REQUIRE(fixture.Last<TaskFailed>(worker) != nullptr);
+  CHECK(fixture.Last<TaskFailed>(worker)->task == walk.prefill_task());
+  CHECK(absl::IsAborted(fixture.Last<TaskFailed>(worker)->status));
+  CHECK(fixture.Last<TaskFailed>(worker)->tokens_sent == 10);
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
 TEST_CASE("StageScheduler: out of blocks, the youngest decode goes and the oldest goes on",
           "[scheduler][stage]") {
   StageFixture fixture;
@@ -212,6 +230,9 @@ TEST_CASE("StageScheduler: out of blocks, the youngest decode goes and the oldes
   REQUIRE(fixture.Last<TaskFailed>(worker) != nullptr);
   CHECK(fixture.Last<TaskFailed>(worker)->task == second.decode_task());
   CHECK(absl::IsAborted(fixture.Last<TaskFailed>(worker)->status));
+  // What it sent last may not be acknowledged yet.
+  CHECK(fixture.Last<TaskFailed>(worker)->tokens_sent > 0);
+  CHECK(fixture.Last<TaskFailed>(worker)->tokens_sent <= static_cast<int>(young.tokens.size()));
   first.ReleaseAll();
   second.ReleaseAll();
   fixture.CheckAtRest();

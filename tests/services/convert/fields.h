@@ -64,7 +64,7 @@ TRIPTYCH_FIELDS(TaskDelivered, a)
 TRIPTYCH_FIELDS(ItemLanded, a, b)
 TRIPTYCH_FIELDS(FirstTokenSampled, a, b)
 TRIPTYCH_FIELDS(DecodeStarted, a)
-TRIPTYCH_FIELDS(TaskFailed, a, b)
+TRIPTYCH_FIELDS(TaskFailed, a, b, c)
 
 TRIPTYCH_FIELDS(ItemCost, a, b, c, d, e)
 TRIPTYCH_FIELDS(SubmitRequest, a, b, c, d, e, f, g, h, i, j)
