@@ -197,8 +197,21 @@ void ClusterScheduler::BindDecodes(Pool* pool, base::TimePoint now) {
     } else if (choice.otherwise == Choice::Otherwise::kNever) {
       Fail(request->submit.request, absl::UnavailableError(kTooLarge));
     } else {
-      return;
+      return BindLocalDecodes(pool, now);
     }
+  }
+}
+
+// The first in turn waits for room. Where a prompt's KV lies with a decode worker already, a decode
+// needs none; and nobody else could use what that KV holds.
+void ClusterScheduler::BindLocalDecodes(Pool* pool, base::TimePoint now) {
+  const std::set<Turn> waiting = pool->want_decode;
+  for (const Turn& turn : waiting) {
+    Request* request = FindRequest(turn.request);
+    Worker* worker = FindWorker(std::get<AwaitsDecode>(request->state).prefill.worker);
+    if (worker->lost || worker->view.draining) continue;
+    if (!worker->view.profile.roles.has(Stage::kDecode)) continue;
+    if (worker->view.IsOpen(Stage::kDecode, now)) BindDecode(request, worker, {});
   }
 }
 

@@ -192,12 +192,11 @@ void ClusterScheduler::OnTask(Incarnation from, const TaskFailed& message, base:
   submit.tokens_sent =
       std::max(submit.tokens_sent, std::min(message.tokens_sent, submit.max_tokens));
   absl::StatusCode code = message.status.code();
-  if (code == absl::StatusCode::kNotFound) {
-    // A producer whose epoch was fenced off is told the same as one whose request is unknown. The
-    // gateway itself says that a request is over; a producer behind the fence, of which this
-    // scheduler may not have heard, is followed by one of the next epoch.
-    code = absl::StatusCode::kAborted;
-  }
+  // A producer that was fenced off is told the same as one whose request is unknown. The gateway
+  // itself says that a request is over; a producer behind a fence, of which this scheduler may not
+  // have heard, is followed by one of the next epoch.
+  const bool fenced_off = code == absl::StatusCode::kNotFound;
+  if (fenced_off) code = absl::StatusCode::kAborted;
   if (code == absl::StatusCode::kInternal) {
     if (++request->internal_failures >= config_.max_internal_failures) {
       Fail(entry.request, absl::InternalError("the request failed on several workers"));
@@ -213,7 +212,11 @@ void ClusterScheduler::OnTask(Incarnation from, const TaskFailed& message, base:
   }
   Worker* worker = FindWorker(from);
   BackOff(worker, entry.stage, &worker->failures_in_a_row[static_cast<int>(entry.stage)], now);
-  TaskGone(message.task);
+  if (fenced_off && entry.stage != Stage::kEncode) {
+    RestartPrefill(request);
+  } else {
+    TaskGone(message.task);
+  }
 }
 
 void ClusterScheduler::TaskGone(TaskId task) {

@@ -1,6 +1,7 @@
 #include "scheduler/stage/batch.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -46,8 +47,19 @@ void PlanEncodes(StageState& state, StepPlan& plan, StepRecord& record) {
   }
 }
 
-// Takes blocks from the youngest decode tasks until `needed` are free or are coming. False when the
-// task has to wait, or was itself the one to go.
+// The youngest prompt that waits with its KV for a decode worker: it may be waiting for this one,
+// and so for the decode that wants its blocks.
+std::optional<TaskId> YoungestKept(const StageState& state) {
+  std::optional<TaskId> youngest;
+  for (const auto& [id, task] : state.prefills) {
+    const auto* kept = std::get_if<PrefillKept>(&task.state);
+    if (kept != nullptr && kept->blocks.num_blocks() > 0) youngest = id;
+  }
+  return youngest;
+}
+
+// Takes blocks from the youngest decode tasks, then from the youngest kept prefills, until `needed`
+// are free or are coming. False when the task has to wait, or was itself the one to go.
 bool MakeRoom(StageState& state, const TaskId& task, int32_t needed) {
   while (state.blocks.num_free() < needed) {
     if (state.blocks.num_free() + state.steps.retired_blocks() >= needed) return false;
@@ -59,11 +71,15 @@ bool MakeRoom(StageState& state, const TaskId& task, int32_t needed) {
       if (youngest < id) youngest = id;
     }
     if (youngest == task && is_oldest) {
+      if (const std::optional<TaskId> kept = YoungestKept(state)) {
+        Fail(state, *kept, absl::AbortedError("preempted"));
+        continue;
+      }
       const int32_t own = std::get<Decoding>(state.decodes.at(task).state).blocks.num_blocks();
       if (state.blocks.num_held() == own) {
         Fail(state, task, absl::ResourceExhaustedError("the answer outgrew the KV memory"));
       }
-      return false;  // others will give theirs back
+      return false;  // what runs or lands will give its blocks back
     }
     Fail(state, youngest, absl::AbortedError("preempted"));
     if (youngest == task) return false;

@@ -380,6 +380,9 @@ std::string Cluster::Describe() const {
     absl::StrAppend(&text, snapshot.recovering ? ", recovering\n" : "\n");
   }
   for (const auto& [id, worker] : workers) {
+    absl::StrAppend(&text, "worker ", id.value(), " (", worker->roles, "): scheduler ",
+                    worker->scheduler.value(), ", free blocks ",
+                    worker->stage.Report(true).free_kv_blocks, "\n");
     for (const scheduler::TaskReport& task : worker->stage.Report(true).tasks) {
       absl::StrAppend(&text, "worker ", id.value(), ": ", ToString(task.stage), " ",
                       ToString(task.task), " of ", ToString(task.request), " state ",

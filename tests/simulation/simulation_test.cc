@@ -89,6 +89,21 @@ TEST_CASE("Simulation: a prefill that has no room for what was sent is tried whe
   for (uint64_t seed : {560, 1225, 1390}) PlaySeed(seed, &met);
 }
 
+TEST_CASE("Simulation: a decode that was fenced off is followed by one of the next epoch",
+          "[sim][scheduler]") {
+  // Another scheduler had raised it; each decode that was bound again was behind it.
+  Met met;
+  PlaySeed(1874, &met);
+}
+
+TEST_CASE("Simulation: kept prompts do not starve the decode that they wait for",
+          "[sim][scheduler]") {
+  // A worker of both stages was full of KV that waited for a decode worker, first in turn another
+  // worker's prompt; the one decode that ran there wanted a block. Nothing moved any more.
+  Met met;
+  PlaySeed(5834, &met);
+}
+
 TEST_CASE("Simulation: a task that is being released is not taken over", "[sim][scheduler]") {
   // A gateway's stream broke; a late inventory still showed what had been released with it.
   Met met;

@@ -93,6 +93,26 @@ TEST_CASE("ClusterScheduler: a first token that ends the request needs no decode
   CHECK(cluster.Tasks(2) == 0);
 }
 
+TEST_CASE("ClusterScheduler: a decode that waits for room holds up none that needs none",
+          "[scheduler][cluster]") {
+  ClusterFixture cluster;
+  cluster.Gateway(ClusterFixture::kGateway);
+  WorkerProfile both = ProfileOf(4, "PD");
+  both.kv_blocks = 10;
+  cluster.Worker(both);
+  cluster.Submit(cluster.Text(1));
+  const FakeWorker& narrow = cluster.workers[4];
+  cluster.Say(4, FirstTokenSampled{narrow.Last<AssignPrefill>().task});
+  cluster.Worker(3, "P");
+  cluster.Submit(cluster.Text(2));  // has its prefill at 3, and no room at 4
+  REQUIRE(cluster.workers[3].All<AssignPrefill>().size() == 1);
+  CHECK(narrow.All<AssignDecode>().size() == 1);
+  cluster.Submit(cluster.Text(3, 20));
+  REQUIRE(narrow.All<AssignPrefill>().size() == 2);
+  CHECK(narrow.All<AssignDecode>().size() == 2);
+  CHECK(narrow.Last<AssignDecode>().producer == narrow.Last<AssignPrefill>().task);
+}
+
 TEST_CASE("ClusterScheduler: no decode is bound for an answer of one token",
           "[scheduler][cluster]") {
   Apart cluster;

@@ -238,6 +238,27 @@ TEST_CASE("StageScheduler: out of blocks, the youngest decode goes and the oldes
   fixture.CheckAtRest();
 }
 
+TEST_CASE("StageScheduler: out of blocks, KV that waits for a decode worker goes before the oldest",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  fixture.config.profile.kv_blocks = 8;
+  FakeWorker& worker = fixture.AddWorker("prefill+decode");
+  FakeRequest& old = fixture.AddRequest(1, {LongText(12)}, 18);
+  FakeRequest& kept = fixture.AddRequest(2, {LongText(12)}, 18);
+  Walk first{fixture, worker, worker, worker, old, 100};
+  Walk second{fixture, worker, worker, worker, kept, 200};
+  first.Place();
+  second.PlacePrefill();
+  fixture.RunAll();
+  CHECK(old.tokens == Reference(fixture, old));
+  REQUIRE(fixture.Last<TaskFailed>(worker) != nullptr);
+  CHECK(fixture.Last<TaskFailed>(worker)->task == second.prefill_task());
+  CHECK(absl::IsAborted(fixture.Last<TaskFailed>(worker)->status));
+  first.ReleaseAll();
+  second.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
 TEST_CASE("StageScheduler: an answer that can never fit fails instead of waiting",
           "[scheduler][stage]") {
   StageFixture fixture;

@@ -27,16 +27,29 @@ struct Walk {
   TaskId encode_task(size_t item) const { return Task(base + 10 + item); }
 
   void Place() {
-    const std::vector<int32_t> items = request.ItemTokenCounts(fixture.config.layout);
+    PlacePrefill();
+    fixture.Send(decode, AssignDecode{.task = decode_task(),
+                                      .request = request.id,
+                                      .gateway = kGateway,
+                                      .epoch = request.epoch,
+                                      .prompt_tokens = prompt_tokens(),
+                                      .producer = prefill_task(),
+                                      .producer_worker = prefill.address});
+    fixture.Send(prefill, BindConsumer{prefill_task(), decode_task(), decode.address});
+  }
+  int32_t prompt_tokens() const {
     const auto layout = *ResolveLayout(request.input.segments, {}, fixture.config.layout);
-    AssignPrefill assign{
-        .task = prefill_task(),
-        .request = request.id,
-        .gateway = kGateway,
-        .epoch = request.epoch,
-        .prompt_tokens = layout.num_tokens() + static_cast<int32_t>(request.tokens.size()),
-        .item_tokens = items};
-    fixture.Send(prefill, assign);
+    return layout.num_tokens() + static_cast<int32_t>(request.tokens.size());
+  }
+  // With its encodes, and no decode that takes its KV.
+  void PlacePrefill() {
+    const std::vector<int32_t> items = request.ItemTokenCounts(fixture.config.layout);
+    fixture.Send(prefill, AssignPrefill{.task = prefill_task(),
+                                        .request = request.id,
+                                        .gateway = kGateway,
+                                        .epoch = request.epoch,
+                                        .prompt_tokens = prompt_tokens(),
+                                        .item_tokens = items});
     for (size_t i = 0; i < items.size(); ++i) {
       const auto item = static_cast<int32_t>(i);
       fixture.Send(encode, AssignEncode{.task = encode_task(i),
@@ -49,14 +62,6 @@ struct Walk {
                                         .consumer_worker = prefill.address});
       fixture.Send(prefill, Rebind{prefill_task(), {item, encode_task(i)}});
     }
-    fixture.Send(decode, AssignDecode{.task = decode_task(),
-                                      .request = request.id,
-                                      .gateway = kGateway,
-                                      .epoch = request.epoch,
-                                      .prompt_tokens = assign.prompt_tokens,
-                                      .producer = prefill_task(),
-                                      .producer_worker = prefill.address});
-    fixture.Send(prefill, BindConsumer{prefill_task(), decode_task(), decode.address});
   }
   void ReleaseAll() {
     const size_t items = request.ItemTokenCounts(fixture.config.layout).size();
