@@ -34,6 +34,12 @@ function(triptych_library name)
   target_link_libraries(triptych_${name} PUBLIC ${ARG_DEPS})
 endfunction()
 
+# Seconds that one test case may take.
+set(TRIPTYCH_TEST_TIMEOUT 600)
+if(NOT TRIPTYCH_SANITIZER STREQUAL "")
+  set(TRIPTYCH_TEST_TIMEOUT 1800)
+endif()
+
 # triptych_test(NAME SRCS a.cc ... [DEPS x ...] [LABELS l ...] [ENV K=V ...]): one Catch2 binary
 # test_NAME. At test time cmake/discover_tests.cmake turns each test case into one ctest entry whose
 # labels are its tags; LABELS are added to all of them.
@@ -46,7 +52,7 @@ function(triptych_test name)
   add_custom_command(TARGET test_${name} POST_BUILD
     COMMAND ${CMAKE_COMMAND} -DTEST_BINARY=$<TARGET_FILE:test_${name}> -DOUTPUT=${script}
             "-DLABELS=${ARG_LABELS}" "-DENVIRONMENT=${ARG_ENV}" -DSOURCE_DIR=${CMAKE_SOURCE_DIR}
-            -P ${CMAKE_SOURCE_DIR}/cmake/discover_tests.cmake
+            -DTIMEOUT=${TRIPTYCH_TEST_TIMEOUT} -P ${CMAKE_SOURCE_DIR}/cmake/discover_tests.cmake
     VERBATIM)
   set(include_file ${CMAKE_CURRENT_BINARY_DIR}/test_${name}_include.cmake)
   file(WRITE ${include_file}

@@ -23,7 +23,7 @@ foreach(row IN LISTS rows)
   string(REGEX REPLACE "([],\\[*\\\\])" "\\\\\\1" spec "${name}")
   string(APPEND out "add_test([==[${name}]==] [==[${TEST_BINARY}]==] [==[${spec}]==])\n")
   string(APPEND out "set_tests_properties([==[${name}]==] PROPERTIES SKIP_RETURN_CODE 77 "
-                    "WORKING_DIRECTORY [==[${SOURCE_DIR}]==] TIMEOUT 600")
+                    "WORKING_DIRECTORY [==[${SOURCE_DIR}]==] TIMEOUT ${TIMEOUT}")
   if(NOT labels STREQUAL "")
     string(REPLACE "\\;" ";" labels "${labels}")
     string(APPEND out " LABELS [==[${labels}]==]")

@@ -16,12 +16,13 @@
 #include "tests/integration/cluster_fixture.h"
 #include "tests/integration/http_client.h"
 #include "tests/integration/load.h"
+#include "tests/support/eventually.h"
 
 namespace triptych::testing {
 namespace {
 
-constexpr base::Duration kPatience = std::chrono::seconds(30);
-constexpr base::Duration kFreeWithin = std::chrono::seconds(1);
+constexpr base::Duration kPatience = kSlowdown * std::chrono::seconds(30);
+constexpr base::Duration kFreeWithin = kSlowdown * std::chrono::seconds(1);
 
 // A client at either door, which has asked and will leave.
 class Leaver {

@@ -47,7 +47,8 @@ Reply Ask(v1::Inference::Stub* stub, const v1::GenerateRequest& request,
 Load::Load(const std::string& grpc, std::vector<Question> questions, int concurrency)
     : questions_(std::move(questions)),
       stub_(v1::Inference::NewStub(base::ConnectAsClient(grpc))),
-      tokens_(static_cast<size_t>(concurrency), -1) {
+      tokens_(static_cast<size_t>(concurrency), -1),
+      ended_(tokens_.size(), 0) {
   for (size_t i = 0; i < tokens_.size(); ++i) threads_.emplace_back([this, i] { Run(i); });
 }
 
@@ -66,6 +67,7 @@ void Load::Run(size_t asker) {
 void Load::Note(size_t asker, int tokens) {
   base::MutexLock lock(&mutex_);
   tokens_[asker] = tokens;
+  if (tokens < 0) ++ended_[asker];
 }
 
 void Load::Judge(const Question& question, const Reply& reply) {
@@ -84,6 +86,18 @@ void Load::Judge(const Question& question, const Reply& reply) {
 
 bool Load::WaitAnswers(int count, base::Duration timeout) const {
   return Eventually(timeout, [&] { return answers_.load() >= count; });
+}
+
+bool Load::WaitOneEach(base::Duration timeout) {
+  std::vector<int> before;
+  {
+    base::MutexLock lock(&mutex_);
+    before = ended_;
+  }
+  return Eventually(timeout, [&] {
+    base::MutexLock lock(&mutex_);
+    return std::equal(ended_.begin(), ended_.end(), before.begin(), std::greater<int>());
+  });
 }
 
 int Load::CountIn(Phase phase) {

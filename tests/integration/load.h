@@ -43,6 +43,8 @@ class Load {
   int answers() const { return answers_.load(); }
   // Blocks until so many answers came in all; false after `timeout`.
   bool WaitAnswers(int count, base::Duration timeout) const;
+  // Blocks until everybody's request of this moment has ended; false after `timeout`.
+  bool WaitOneEach(base::Duration timeout);
   // Requests that are in this phase now.
   int CountIn(Phase phase);
   // Lets what runs end. Returns what went wrong, one line each; empty: nothing.
@@ -61,6 +63,7 @@ class Load {
   base::Mutex mutex_;
   // By asker: tokens that its request has brought; -1 between two requests.
   std::vector<int> tokens_ ABSL_GUARDED_BY(mutex_);
+  std::vector<int> ended_ ABSL_GUARDED_BY(mutex_);  // by asker: its requests so far
   std::vector<std::string> faults_ ABSL_GUARDED_BY(mutex_);
   // The first text of each question without an expected answer: later ones must equal it.
   std::map<std::string, std::string> first_text_ ABSL_GUARDED_BY(mutex_);

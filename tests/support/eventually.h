@@ -8,6 +8,13 @@
 
 namespace triptych::testing {
 
+// How much longer than promised things may take in this build.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr int kSlowdown = 4;
+#else
+inline constexpr int kSlowdown = 1;
+#endif
+
 // Blocks for a moment without looking at anything.
 inline void WaitAMoment(base::Duration duration) {
   const auto ms = std::chrono::ceil<std::chrono::milliseconds>(duration).count();
