@@ -1,5 +1,7 @@
 #include "scheduler/cluster/decode_binding.h"
 
+#include "scheduler/cluster/least_work.h"
+
 namespace triptych::scheduler {
 
 Amount DecodeAmount(const WorkerView& worker, const DecodeNeed& need) {
@@ -8,22 +10,13 @@ Amount DecodeAmount(const WorkerView& worker, const DecodeNeed& need) {
 }
 
 Choice ChooseDecodeWorker(const ClusterView& view, const DecodeNeed& need, base::TimePoint now) {
-  const auto& workers = view.of(Stage::kDecode);
-  Choice choice;
-  if (!workers.empty()) choice.otherwise = Choice::Otherwise::kNever;
-  double best = 0;
-  for (const WorkerView* worker : workers) {
-    const Amount amount = DecodeAmount(*worker, need);
-    if (!worker->total().Covers(amount)) continue;
-    choice.otherwise = Choice::Otherwise::kWait;
-    if (!worker->IsOpen(Stage::kDecode, now) || !worker->ledger.free().Covers(amount)) continue;
-    if (worker->profile.incarnation == need.prefill_worker) return {worker};
-    const double seconds = PredictedSeconds(view, *worker, Stage::kDecode, 1);
-    if (choice.worker != nullptr && seconds >= best) continue;
-    choice.worker = worker;
-    best = seconds;
-  }
-  return choice;
+  const auto fit_of = [&](const WorkerView& worker) {
+    if (worker.profile.incarnation == need.prefill_worker) return Fit::kAtHome;
+    const Amount amount = DecodeAmount(worker, need);
+    if (!worker.total().Covers(amount)) return Fit::kNever;
+    return worker.ledger.free().Covers(amount) ? Fit::kNow : Fit::kLater;
+  };
+  return ChooseLeastWork(view, Stage::kDecode, 1, now, fit_of);
 }
 
 }  // namespace triptych::scheduler

@@ -1,6 +1,6 @@
 #include "scheduler/cluster/encode_spreading.h"
 
-#include <algorithm>
+#include "scheduler/cluster/least_work.h"
 
 namespace triptych::scheduler {
 namespace {
@@ -22,22 +22,13 @@ Amount EncodeAmount(const WorkerView& worker, const EncodeNeed& need) {
 
 Choice ChooseEncoder(const ClusterView& view, const EncodeNeed& need, const ClusterConfig& config,
                      base::TimePoint now) {
-  const auto& workers = view.of(Stage::kEncode);
-  Choice choice;
-  if (!workers.empty()) choice.otherwise = Choice::Otherwise::kNever;
-  double best = 0;
-  for (const WorkerView* worker : workers) {
-    const Amount amount = EncodeAmount(*worker, need);
-    if (worker->profile.max_encodes < 1 || !worker->total().Covers(amount)) continue;
-    choice.otherwise = Choice::Otherwise::kWait;
-    if (!worker->IsOpen(Stage::kEncode, now)) continue;
-    if (!worker->ledger.free().Covers(amount) || !HasBacklogRoom(*worker, need, config)) continue;
-    const double seconds = PredictedSeconds(view, *worker, Stage::kEncode, need.patches);
-    if (choice.worker != nullptr && seconds >= best) continue;
-    choice.worker = worker;
-    best = seconds;
-  }
-  return choice;
+  const auto fit_of = [&](const WorkerView& worker) {
+    const Amount amount = EncodeAmount(worker, need);
+    if (worker.profile.max_encodes < 1 || !worker.total().Covers(amount)) return Fit::kNever;
+    const bool room = worker.ledger.free().Covers(amount);
+    return room && HasBacklogRoom(worker, need, config) ? Fit::kNow : Fit::kLater;
+  };
+  return ChooseLeastWork(view, Stage::kEncode, need.patches, now, fit_of);
 }
 
 }  // namespace triptych::scheduler

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "scheduler/cluster/least_work.h"
+
 namespace triptych::scheduler {
 namespace {
 
@@ -28,23 +30,13 @@ Amount PrefillAmount(const WorkerView& worker, const PrefillNeed& need) {
 
 Choice ChoosePrefillWorker(const ClusterView& view, const PrefillNeed& need,
                            const ClusterConfig& config, base::TimePoint now) {
-  const auto& workers = view.of(Stage::kPrefill);
-  Choice choice;
-  if (!workers.empty()) choice.otherwise = Choice::Otherwise::kNever;
-  double best = 0;
-  for (const WorkerView* worker : workers) {
-    const Amount amount = PrefillAmount(*worker, need);
-    if (!worker->total().Covers(amount)) continue;
-    choice.otherwise = Choice::Otherwise::kWait;
-    if (!worker->IsOpen(Stage::kPrefill, now)) continue;
-    if (!worker->ledger.free().Covers(WithHeadroom(*worker, amount))) continue;
-    if (!HasBacklogRoom(*worker, need, config)) continue;
-    const double seconds = PredictedSeconds(view, *worker, Stage::kPrefill, need.prompt_tokens);
-    if (choice.worker != nullptr && seconds >= best) continue;
-    choice.worker = worker;
-    best = seconds;
-  }
-  return choice;
+  const auto fit_of = [&](const WorkerView& worker) {
+    const Amount amount = PrefillAmount(worker, need);
+    if (!worker.total().Covers(amount)) return Fit::kNever;
+    const bool room = worker.ledger.free().Covers(WithHeadroom(worker, amount));
+    return room && HasBacklogRoom(worker, need, config) ? Fit::kNow : Fit::kLater;
+  };
+  return ChooseLeastWork(view, Stage::kPrefill, need.prompt_tokens, now, fit_of);
 }
 
 }  // namespace triptych::scheduler

@@ -43,6 +43,7 @@ struct Gateway::Parts {
               .metrics = metrics,
               .ready = [this] { return Ready(); },
               .unix_seconds = base::UnixSeconds,
+              .serves_since = base::UnixSeconds(),
               .max_body_bytes = options.max_body_mb << 20},
         tokens(&core),
         payload(&core),

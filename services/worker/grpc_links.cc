@@ -213,11 +213,14 @@ void GrpcLinks::Flush() {
 }
 
 void GrpcLinks::ForgetPeer(Incarnation peer) {
+  {
+    // First: an answer to its last message must not open another stream.
+    base::MutexLock lock(&mutex_);
+    addresses_.erase(peer);
+  }
   puller_->ForgetGateway(peer);
   tokens_.Forget(peer);
   handshakes_.Forget(peer);
-  base::MutexLock lock(&mutex_);
-  addresses_.erase(peer);
 }
 
 }  // namespace triptych::services

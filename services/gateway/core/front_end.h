@@ -20,6 +20,7 @@ struct FrontEnd {
   GatewayMetrics& metrics;
   std::function<bool()> ready;
   std::function<int64_t()> unix_seconds;  // the wall clock, for what clients read
+  int64_t serves_since = 0;               // by that clock
   int64_t max_body_bytes = int64_t{64} << 20;
 };
 

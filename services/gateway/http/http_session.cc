@@ -159,7 +159,8 @@ void HttpSession::Route() {
   }
   std::string body = "{\"object\":\"list\",\"data\":[{\"id\":";
   AppendJsonString(front_.intake.model().name(), &body);
-  body += ",\"object\":\"model\",\"created\":0,\"owned_by\":\"triptych\"}]}";
+  absl::StrAppend(&body, ",\"object\":\"model\",\"created\":", front_.serves_since,
+                  ",\"owned_by\":\"triptych\"}]}");
   WriteReply({.body = std::move(body)});
 }
 

@@ -32,6 +32,7 @@ FrontFixture::FrontFixture(Options options)
              .metrics = metrics_,
              .ready = [this] { return ready_.load(); },
              .unix_seconds = [] { return kUnixSeconds; },
+             .serves_since = kUnixSeconds - 1,
              .max_body_bytes = options.max_body_bytes} {
   core_.Call([](RequestDesk& desk, base::TimePoint now) { desk.OnSchedulerConnected(now); });
   auto http = HttpServer::Start("127.0.0.1:0", front_, options.timeouts);

@@ -44,6 +44,8 @@ TEST_CASE("HttpSession: models, health and readiness have addresses", "[gateway]
   const HttpReply models = Ask(front, Get("/v1/models"));
   CHECK(models.status == 200);
   CHECK(models.body.find("\"id\":\"" + front.model() + "\"") != std::string::npos);
+  CHECK(models.body.find(absl::StrCat("\"created\":", FrontFixture::kUnixSeconds - 1, ",")) !=
+        std::string::npos);
   CHECK(Ask(front, Get("/healthz")).body == "ok\n");
   CHECK(Ask(front, Get("/readyz")).status == 200);
   front.SetReady(false);
