@@ -37,13 +37,13 @@ void KeepCallbackThreads() {
     const grpc::ByteBuffer request{&nothing, 1};
     grpc::ByteBuffer response;
   };
-  static Kept* const kept = [] {
+  // "used": or the compiler drops the pointer, and a leak checker finds what nobody points to.
+  [[gnu::used]] static Kept* const kept = [] {
     auto* made = new Kept;
     made->stub.UnaryCall(&made->context, "/nowhere", grpc::StubOptions(), &made->request,
                          &made->response, [](const grpc::Status&) {});
     return made;
   }();
-  static_cast<void>(kept);
 }
 
 }  // namespace

@@ -98,12 +98,14 @@ Question Receipt() {
 }
 v1::GenerateRequest PictureQuestion() { return Receipt().request; }
 
-// A prompt of more than half the KV pool of a worker that was given kSmallPool blocks.
-constexpr char kSmallPool[] = "--worker-flags=--kv-blocks=160";
+// A prompt of more than half the KV pool of a worker that was given kSmallPool blocks. A prefill of
+// it is over before a decode worker that was stopped counts as lost.
+constexpr int kPoolBlocks = 160 / kSlowdown;
+const std::string kSmallPool = absl::StrCat("--worker-flags=--kv-blocks=", kPoolBlocks);
 v1::GenerateRequest LargePrompt() {
   v1::GenerateRequest request = LongQuestions(1, 1000).front().request;
   std::string text;
-  for (int i = 0; i < 160; ++i) absl::StrAppend(&text, "river garden bridge ", i, "\n");
+  for (int i = 0; i < kPoolBlocks; ++i) absl::StrAppend(&text, "river garden bridge ", i, "\n");
   request.mutable_messages(0)->mutable_content(0)->set_text(text);
   return request;
 }

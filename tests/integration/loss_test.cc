@@ -20,7 +20,7 @@ namespace triptych::testing {
 namespace {
 
 constexpr base::Duration kPatience = kSlowdown * std::chrono::minutes(1);
-constexpr int kAskers = 8;
+constexpr int kAskers = 8 / kSlowdown;
 constexpr Phase kPhases[] = {Phase::kBeforeFirstToken, Phase::kAfterFirstToken,
                              Phase::kAfterManyTokens};
 
