@@ -181,7 +181,7 @@ TEST_CASE("Departure: a stage or transfer under way is given up", "[integration]
     return cluster.MetricOf("encode-0", "triptych_held_embedding_slots") > 0;
   });
   // Prefill has given the first token and offers its KV to a decode worker that does not answer.
-  LeaveWhileStopped(cluster, "decode-0", PictureQuestion(),
+  LeaveWhileStopped(cluster, "decode-0", LargePrompt(),
                     [](Leaver* leaver) { return leaver->WaitParts(1); });
 }
 
