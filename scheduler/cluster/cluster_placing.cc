@@ -1,5 +1,6 @@
 // Work meets workers: late, and in one move.
 
+#include <algorithm>
 #include <utility>
 
 #include "scheduler/cluster/cluster_scheduler.h"
@@ -21,6 +22,13 @@ EncodeNeed NeedOf(const ItemCost& item, Incarnation consumer) {
 int64_t CostIn(Stage stage, const Request& request, int32_t item) {
   if (stage == Stage::kEncode) return request.submit.items[item].patches;
   return stage == Stage::kPrefill ? request.prompt_tokens() : 1;
+}
+
+bool HasLocalDecodes(const ClusterView& view) {
+  const auto& workers = view.of(Stage::kDecode);
+  return std::any_of(workers.begin(), workers.end(), [](const WorkerView* worker) {
+    return worker->profile.roles.has(Stage::kPrefill);
+  });
 }
 
 constexpr char kTooLarge[] = "no worker that is left is large enough";
@@ -186,32 +194,26 @@ void ClusterScheduler::AssignItem(Request* request, int32_t item, Worker* encode
 }
 
 void ClusterScheduler::BindDecodes(Pool* pool, base::TimePoint now) {
-  while (!pool->want_decode.empty()) {
-    Request* request = FindRequest(pool->want_decode.begin()->request);
+  bool full = false;
+  for (auto next = pool->want_decode.begin(); next != pool->want_decode.end();) {
+    Request* request = FindRequest((next++)->request);
     const PlacedTask& prefill = std::get<AwaitsDecode>(request->state).prefill;
     const DecodeNeed need{prefill.prompt_tokens, prefill.worker};
     const Choice choice = ChooseDecodeWorker(pool->view, need, now);
-    if (choice.worker != nullptr) {
+    if (choice.worker == nullptr && choice.otherwise == Choice::Otherwise::kNever) {
+      Fail(request->submit.request, absl::UnavailableError(kTooLarge));
+      continue;
+    }
+    // Nobody overtakes one that waits for room, but those who need none: their KV lies with a
+    // decode worker already, and what it holds is of no use to anybody else.
+    const bool local =
+        choice.worker != nullptr && choice.worker->profile.incarnation == prefill.worker;
+    if (choice.worker != nullptr && (local || !full)) {
       Worker* worker = FindWorker(choice.worker->profile.incarnation);
       BindDecode(request, worker, DecodeAmount(worker->view, need));
-    } else if (choice.otherwise == Choice::Otherwise::kNever) {
-      Fail(request->submit.request, absl::UnavailableError(kTooLarge));
-    } else {
-      return BindLocalDecodes(pool, now);
+    } else if (!std::exchange(full, true) && !HasLocalDecodes(pool->view)) {
+      return;
     }
-  }
-}
-
-// The first in turn waits for room. Where a prompt's KV lies with a decode worker already, a decode
-// needs none; and nobody else could use what that KV holds.
-void ClusterScheduler::BindLocalDecodes(Pool* pool, base::TimePoint now) {
-  const std::set<Turn> waiting = pool->want_decode;
-  for (const Turn& turn : waiting) {
-    Request* request = FindRequest(turn.request);
-    Worker* worker = FindWorker(std::get<AwaitsDecode>(request->state).prefill.worker);
-    if (worker->lost || worker->view.draining) continue;
-    if (!worker->view.profile.roles.has(Stage::kDecode)) continue;
-    if (worker->view.IsOpen(Stage::kDecode, now)) BindDecode(request, worker, {});
   }
 }
 

@@ -124,7 +124,6 @@ class ClusterScheduler {
   bool BindEncodersOf(Pool* pool, Request* request, base::TimePoint now);
   void AssignItem(Request* request, int32_t item, Worker* encoder, const Amount& need);
   void BindDecodes(Pool* pool, base::TimePoint now);
-  void BindLocalDecodes(Pool* pool, base::TimePoint now);
   void BindDecode(Request* request, Worker* worker, const Amount& need);
   PlacedTask Assign(const Request& request, Stage stage, int32_t item, Worker* worker,
                     const Amount& need);

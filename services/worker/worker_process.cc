@@ -92,9 +92,7 @@ class Worker {
   std::unique_ptr<AdminServer> admin_;
 };
 
-// Whoever calls the loop ends before it does, and the loop's thread before whomever it calls. The
-// links are the last that gRPC carries: their connection to the scheduler ends on this thread,
-// where gRPC can join its own.
+// Whoever calls the loop ends before it does, and the loop's thread before whomever it calls.
 Worker::~Worker() {
   admin_.reset();
   server_.reset();

@@ -3,6 +3,7 @@
 // Where the small model and its reference results lie: in the tree, or beside it.
 
 #include <filesystem>
+#include <fstream>
 #include <initializer_list>
 #include <string>
 
@@ -27,6 +28,12 @@ inline std::string StageGoldenDir() {
 // Pictures of the stage cases, by file name.
 inline std::string StagePicturesDir() {
   return FirstExisting({"tests/golden/pictures", "../shared/dev"});
+}
+
+// Empty where there is no such file.
+inline std::string ReadBytes(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 }  // namespace triptych::testing

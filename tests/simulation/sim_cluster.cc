@@ -38,11 +38,11 @@ void SimScheduler::Wake() { machine.OnTime(cluster_.world.now()); }
 void SimScheduler::Lose(Incarnation peer) {
   connections.erase(peer);
   judge.GatewayLost(peer);
-  JudgeLost(peer);
+  NoteLost(peer);
   machine.OnPeerLost(peer, cluster_.world.now());
 }
 
-void SimScheduler::JudgeLost(Incarnation worker) {
+void SimScheduler::NoteLost(Incarnation worker) {
   if (cluster_.gateways.contains(worker)) return;
   lost_workers_.insert(worker);
   std::set<scheduler::RequestId> held = cluster_.held_at_death[worker];
@@ -115,7 +115,7 @@ void SimScheduler::AfterEvent() {
       });
     } else {
       const Incarnation peer = std::get<scheduler::DropPeer>(action).peer;
-      JudgeLost(peer);
+      NoteLost(peer);
       auto it = connections.find(peer);
       if (it != connections.end()) cluster_.BreakControl(peer, it->second);
     }

@@ -59,12 +59,12 @@ class SimScheduler final : public Process {
   Judge judge;
 
  private:
-  void JudgeLost(Incarnation worker);
-  std::set<Incarnation> lost_workers_;  // refused for ever
+  void NoteLost(Incarnation worker);
   template <typename Hello>
   void Greet(Hello hello);
 
   Cluster& cluster_;
+  std::set<Incarnation> lost_workers_;  // refused for ever
 };
 
 class SimWorker;

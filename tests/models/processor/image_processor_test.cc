@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -32,14 +31,8 @@ ModelConfig Config() {
   return config;
 }
 
-std::string ReadBytes(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  REQUIRE(file);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 base::Image Decode(const std::string& path) {
-  auto image = media::DecodeImage(ReadBytes(path), media::Limits());
+  auto image = media::DecodeImage(testing::ReadBytes(path), media::Limits());
   INFO(path);
   REQUIRE(image.ok());
   return *std::move(image);
@@ -78,7 +71,7 @@ Difference Compare(absl::Span<const float> actual, absl::Span<const float> expec
 TEST_CASE("ImageProcessor: ten awkward pictures give the reference pixels",
           "[models][processor][golden]") {
   const std::string dir = "tests/golden/preprocess/";
-  const json index = json::parse(ReadBytes(dir + "index.json"));
+  const json index = json::parse(testing::ReadBytes(dir + "index.json"));
   REQUIRE(index["cases"].size() == 10);
   const ImageProcessor processor(Config());
   for (const json& example : index["cases"]) {

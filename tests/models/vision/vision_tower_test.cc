@@ -4,13 +4,12 @@
 #include "models/vision/vision_tower.h"
 
 #include <catch2/catch.hpp>
-#include <cmath>
 #include <cstring>
 
 #include "kernels/thread_pool.h"
 #include "models/weights/safetensors.h"
 #include "tests/models/reference_files.h"
-#include "tests/support/skip.h"
+#include "tests/models/vision/reference_tower.h"
 
 namespace triptych::models {
 namespace {
@@ -30,43 +29,23 @@ Case ReadCase(const std::string& name) {
                     static_cast<int32_t>(grid[2])}};
 }
 
-std::unique_ptr<VisionTower> LoadTower() {
-  const std::string dir = testing::SmallModelDir();
-  if (dir.empty() || testing::StageGoldenDir().empty()) {
-    testing::SkipTest("the small model or its reference results are not here");
-    return nullptr;
-  }
-  auto config = LoadModelConfig(dir);
-  auto checkpoint = Checkpoint::Open(dir);
-  REQUIRE(config.ok());
-  REQUIRE(checkpoint.ok());
-  auto tower = VisionTower::Load(**checkpoint, config->vision);
-  REQUIRE(tower.ok());
-  return *std::move(tower);
-}
-
 }  // namespace
 
 TEST_CASE("VisionTower: embeddings agree with the published implementation",
           "[models][vision][golden]") {
-  auto tower = LoadTower();
+  const auto tower = LoadTower().tower;
   if (tower == nullptr) return;
   for (const char* name : {"0000.safetensors", "0005.safetensors", "0009.safetensors"}) {
     const Case one = ReadCase(name);
     std::vector<float> out(one.expected.size());
     REQUIRE(tower->Encode(one.patches.data(), {one.grid}, out.data(), {}).ok());
-    float largest = 0, difference = 0;
-    for (size_t i = 0; i < out.size(); ++i) {
-      largest = std::max(largest, std::abs(one.expected[i]));
-      difference = std::max(difference, std::abs(one.expected[i] - out[i]));
-    }
-    INFO(name << ": " << difference << " of " << largest);
-    CHECK(difference <= 1e-4f * largest);
+    INFO(name);
+    CHECK(LargestDifference(out, one.expected) <= 1e-4f);
   }
 }
 
 TEST_CASE("VisionTower: company and threads do not change a bit", "[models][vision]") {
-  auto tower = LoadTower();
+  const auto tower = LoadTower().tower;
   if (tower == nullptr) return;
   const Case a = ReadCase("0000.safetensors"), b = ReadCase("0009.safetensors");
   std::vector<float> apart(a.expected.size() + b.expected.size()), together(apart.size());
@@ -80,7 +59,7 @@ TEST_CASE("VisionTower: company and threads do not change a bit", "[models][visi
 }
 
 TEST_CASE("VisionTower: a grid that cannot be merged is refused", "[models][vision][hostile]") {
-  auto tower = LoadTower();
+  const auto tower = LoadTower().tower;
   if (tower == nullptr) return;
   const PatchGrid odd{1, 3, 4};
   CHECK(absl::IsInvalidArgument(tower->Encode(nullptr, {odd}, nullptr, {})));
