@@ -10,6 +10,7 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -151,9 +152,13 @@ TEST_CASE("GrpcTransport: abort while bytes are under way completes each operati
     pieces.back()->Receive(b, kA, i);
     pieces.back()->Send(a, kB, b.address(), i);
   }
+  // What a receive that was not completed ends with.
+  std::set<absl::StatusCode> cut_off = {absl::StatusCode::kAborted};
   SECTION("by the receiver") { b.transport().Abort(kA); }
   SECTION("by the sender") {
     a.transport().Abort(kB);
+    // The receiver may see the stream close before it aborts too.
+    cut_off.insert(absl::StatusCode::kUnavailable);
     b.transport().Abort(kA);
   }
   SECTION("after the first piece") {
@@ -162,8 +167,12 @@ TEST_CASE("GrpcTransport: abort while bytes are under way completes each operati
   }
   for (const auto& piece : pieces) {
     const absl::StatusCode received = piece->received.Wait();
-    CHECK((received == absl::StatusCode::kOk || received == absl::StatusCode::kAborted));
-    if (received == absl::StatusCode::kOk) CHECK(piece->bytes == piece->landing);
+    INFO(absl::StatusCodeToString(received));
+    if (received == absl::StatusCode::kOk) {
+      CHECK(piece->bytes == piece->landing);
+    } else {
+      CHECK(cut_off.contains(received));
+    }
     const absl::StatusCode sent = piece->sent.Wait();
     CHECK((sent == absl::StatusCode::kOk || sent == absl::StatusCode::kAborted ||
            sent == absl::StatusCode::kUnavailable));
