@@ -78,9 +78,13 @@ std::shared_ptr<grpc::Channel> ConnectAsClient(const std::string& address) {
                                    Arguments(kMaxClientMessageBytes));
 }
 
+std::chrono::system_clock::time_point RpcDeadline(Duration from_now) {
+  return std::chrono::system_clock::now() +
+         std::chrono::duration_cast<std::chrono::microseconds>(from_now);
+}
+
 void SetDeadline(Duration from_now, grpc::ClientContext* context) {
-  context->set_deadline(std::chrono::system_clock::now() +
-                        std::chrono::duration_cast<std::chrono::microseconds>(from_now));
+  context->set_deadline(RpcDeadline(from_now));
 }
 
 grpc::Status ToGrpc(const absl::Status& status) {

@@ -29,6 +29,8 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address);
 // The same with a message limit for clients of the public API.
 std::shared_ptr<grpc::Channel> ConnectAsClient(const std::string& address);
 
+// `from_now` on the clock that gRPC takes deadlines by.
+std::chrono::system_clock::time_point RpcDeadline(Duration from_now);
 // Every unary call has a deadline; streams that live as long as the process have none but
 // keepalive.
 void SetDeadline(Duration from_now, grpc::ClientContext* context);

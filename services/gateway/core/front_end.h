@@ -22,6 +22,8 @@ struct FrontEnd {
   std::function<int64_t()> unix_seconds;  // the wall clock, for what clients read
   int64_t serves_since = 0;               // by that clock
   int64_t max_body_bytes = int64_t{64} << 20;
+  // A client that has taken nothing of what is written to it for as long as this is cut off.
+  base::Duration write_stall = std::chrono::seconds(30);
 };
 
 // The name of a request whose client gave none.

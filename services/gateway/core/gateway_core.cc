@@ -41,9 +41,13 @@ absl::Status GatewayCore::Start(NewRequest request) {
   return Post(std::move(event)) ? absl::OkStatus() : Refuse("overloaded");
 }
 
-void GatewayCore::Leave(scheduler::RequestId id) {
+void GatewayCore::Leave(scheduler::RequestId id) { GiveUp(id, Refuse("cancelled")); }
+
+void GatewayCore::GiveUp(scheduler::RequestId id, absl::Status reason) {
   // A full queue loses it; the request's deadline ends it then.
-  Post([id](RequestDesk& desk, base::TimePoint now) { desk.Leave(id, now); });
+  Post([id, reason = std::move(reason)](RequestDesk& desk, base::TimePoint now) {
+    desk.GiveUp(id, reason, now);
+  });
 }
 
 void GatewayCore::Run() {

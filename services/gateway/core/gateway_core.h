@@ -44,6 +44,8 @@ class GatewayCore {
   absl::Status Start(NewRequest request);
   // The client of `id` has left.
   void Leave(scheduler::RequestId id);
+  // A front end refuses to go on with `id`.
+  void GiveUp(scheduler::RequestId id, absl::Status reason);
 
   base::TimePoint Now() const { return clock_.Now(); }
   scheduler::Incarnation self() const { return self_; }

@@ -381,7 +381,7 @@ void HttpSession::WriteReply(const Reply& reply) {
 
 void HttpSession::Write(AfterWrite after) {
   writing_ = true;
-  SetDeadline(timeouts_.stall);
+  SetDeadline(front_.write_stall);
   asio::async_write(
       socket_, asio::buffer(out_),
       [self = shared_from_this(), after](Error error, size_t) { self->OnWritten(error, after); });
@@ -454,6 +454,10 @@ void HttpSession::OnDeadline() {
   if (deadline_ == base::kNever) return;
   if (front_.core.Now() < deadline_) return WaitForDeadline();
   deadline_ = base::kNever;
+  if (writing_ && live_) {
+    front_.core.GiveUp(live_->id, Refuse("client_stalled"));
+    live_.reset();
+  }
   if (writing_ || !socket_.is_open()) return Close();
   // The read under way ends with an error and says what that means.
   timed_out_ = true;

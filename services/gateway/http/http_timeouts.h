@@ -11,7 +11,6 @@ struct HttpTimeouts {
   base::Duration header = std::chrono::seconds(10);  // whole; of the first, from the connection on
   base::Duration body = std::chrono::seconds(30);    // plus a second for each 256 KiB
   base::Duration drain = std::chrono::seconds(5);    // of what is refused
-  base::Duration stall = std::chrono::seconds(30);   // a write that makes no progress
 };
 
 }  // namespace triptych::services

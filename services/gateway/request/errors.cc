@@ -59,6 +59,8 @@ constexpr Row kRows[] = {
      "the server is shutting down, try again"},
     {"unavailable", StatusCode::kUnavailable, 503, kOverload,
      "the server cannot take the request now, try again"},
+    {"client_stalled", StatusCode::kDeadlineExceeded, 504, kInvalid,
+     "the client does not read its answer"},
     {"deadline_exceeded", StatusCode::kDeadlineExceeded, 504, kServer,
      "the deadline of the request has passed"},
 };

@@ -1,5 +1,7 @@
 #include "services/gateway/rpc/inference_service.h"
 
+#include <grpcpp/alarm.h>
+
 #include <memory>
 #include <utility>
 
@@ -62,7 +64,13 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     if (id_.number != 0) front_.core.Leave(id_);
   }
 
-  void OnDone() override { self_.reset(); }
+  void OnDone() override {
+    {
+      base::MutexLock lock(&mutex_);
+      done_ = true;
+    }
+    self_.reset();
+  }
 
  private:
   GenerateReactor(const FrontEnd& front, grpc::CallbackServerContext* context)
@@ -94,7 +102,8 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   }
 
   void WriteMail() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (writing_ || ended_) return;
+    if (ended_) return;
+    if (writing_) return WatchWrite();
     AnswerMailbox::Mail mail = mailbox_->Take();
     if (mail.empty()) return;
     response_.Clear();
@@ -109,12 +118,36 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     if (mail.end) {
       SetEnd(*mail.end);
       ended_ = true;
+      ++writes_;
       Serialize();
       return StartWriteAndFinish(&bytes_, grpc::WriteOptions(), grpc::Status::OK);
     }
     writing_ = true;
+    ++writes_;
     Serialize();
     StartWrite(&bytes_);
+  }
+
+  // Mail waits behind a write: from here on some write must end within each stall limit.
+  void WatchWrite() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (stall_alarm_ != nullptr) return;
+    watched_write_ = writes_;
+    stall_alarm_ = std::make_unique<grpc::Alarm>();
+    // Weak: an alarm must not keep a call that is over.
+    stall_alarm_->Set(base::RpcDeadline(front_.write_stall), [weak = weak_from_this()](bool due) {
+      const auto self = weak.lock();
+      if (due && self != nullptr) self->OnStallAlarm();
+    });
+  }
+
+  void OnStallAlarm() {
+    base::MutexLock lock(&mutex_);
+    stall_alarm_.reset();
+    if (done_ || !(writing_ || ended_)) return;
+    if (writes_ != watched_write_) return WatchWrite();
+    if (!ended_) front_.core.GiveUp(id_, services::Refuse("client_stalled"));
+    // What is written stands in the way of a status.
+    context_->TryCancel();
   }
 
   void Serialize() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -159,6 +192,10 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   grpc::ByteBuffer bytes_ ABSL_GUARDED_BY(mutex_);  // of the response that is being written
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  bool done_ ABSL_GUARDED_BY(mutex_) = false;  // the context is gone
+  uint64_t writes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t watched_write_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::unique_ptr<grpc::Alarm> stall_alarm_ ABSL_GUARDED_BY(mutex_);  // null: nothing waits
 };
 
 }  // namespace

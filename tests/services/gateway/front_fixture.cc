@@ -33,7 +33,8 @@ FrontFixture::FrontFixture(Options options)
              .ready = [this] { return ready_.load(); },
              .unix_seconds = [] { return kUnixSeconds; },
              .serves_since = kUnixSeconds - 1,
-             .max_body_bytes = options.max_body_bytes} {
+             .max_body_bytes = options.max_body_bytes,
+             .write_stall = options.write_stall} {
   core_.Call([](RequestDesk& desk, base::TimePoint now) { desk.OnSchedulerConnected(now); });
   auto http = HttpServer::Start("127.0.0.1:0", front_, options.timeouts);
   REQUIRE(http.ok());
@@ -68,11 +69,24 @@ void FrontFixture::Say(const scheduler::RequestId& id, const std::string& text,
   for (int32_t token : SmallModel()->tokenizer().Encode(text)) {
     batch.tokens.push_back({.token = token, .logprob = -0.5f});
   }
-  int32_t& said = said_[id];
+  Send(std::move(batch));
+}
+
+void FrontFixture::SayAtLength(const scheduler::RequestId& id, int tokens) {
+  const int32_t word = SmallModel()->tokenizer().Encode("word").front();
+  const std::vector<scheduler::TokenLogprob> others(20, {.token = word, .logprob = -0.5f});
+  scheduler::TokenBatch batch{.request = id, .epoch = scheduler::OutputEpoch(1)};
+  batch.tokens.assign(static_cast<size_t>(tokens),
+                      {.token = word, .logprob = -0.5f, .top = others});
+  Send(std::move(batch));
+}
+
+void FrontFixture::Send(scheduler::TokenBatch batch) {
+  int32_t& said = said_[batch.request];
   batch.start_index = said;
   said += static_cast<int32_t>(batch.tokens.size());
   core_.Call([&](RequestDesk& desk, base::TimePoint now) {
-    desk.Pull({.request = id,
+    desk.Pull({.request = batch.request,
                .stage = scheduler::Stage::kPrefill,
                .epoch = scheduler::OutputEpoch(1)},
               now)

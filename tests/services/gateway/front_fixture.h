@@ -27,6 +27,7 @@ class FrontFixture {
     int64_t budget_bytes = 8 << 20;
     int max_requests = 64;
     int32_t max_output_tokens = 128;
+    base::Duration write_stall = std::chrono::seconds(30);
   };
   // What a test of time asserts is an order of events, so the wall clock stands still.
   static constexpr int64_t kUnixSeconds = 1'700'000'000;
@@ -50,6 +51,8 @@ class FrontFixture {
   // The next tokens of a request, those of `text`.
   void Say(const scheduler::RequestId& id, const std::string& text,
            scheduler::Finish finish = scheduler::Finish::kNone);
+  // Many tokens, each with its likeliest others: over 1 KiB a token as JSON.
+  void SayAtLength(const scheduler::RequestId& id, int tokens);
   void Fail(const scheduler::RequestId& id, const absl::Status& status,
             base::Duration retry_after = base::Duration(0));
   // The worker's own error for a request, after the tokens that were said.
@@ -69,6 +72,7 @@ class FrontFixture {
   void RequireServes();
 
  private:
+  void Send(scheduler::TokenBatch batch);
   int Count(const std::string& what, const std::string& reason) const;
   void OnMessages(absl::Span<const scheduler::GatewayToScheduler> messages);
 

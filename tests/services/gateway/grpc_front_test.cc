@@ -396,6 +396,70 @@ TEST_CASE("Inference: a client that leaves, whenever it does, leaves nothing",
   grpc.front.RequireIdle();
 }
 
+// A frame of HTTP/2, RFC 9113, section 4.1.
+std::string Frame(char type, char flags, char stream, const std::string& payload) {
+  const auto size = static_cast<uint32_t>(payload.size());
+  const std::string head = {static_cast<char>(size >> 16),
+                            static_cast<char>(size >> 8),
+                            static_cast<char>(size),
+                            type,
+                            flags,
+                            0,
+                            0,
+                            0,
+                            stream};
+  return head + payload;
+}
+
+// A header field without compression, RFC 7541, section 6.2.2.
+std::string Field(const std::string& name, const std::string& value) {
+  return std::string(1, '\0') + static_cast<char>(name.size()) + name +
+         static_cast<char>(value.size()) + value;
+}
+
+TEST_CASE("Inference: an upload that breaks off half way holds nothing and leaves nothing",
+          "[gateway][grpc][hostile]") {
+  if (ModelMissing()) return;
+  GrpcFront grpc;
+  constexpr char kSettings = 4, kHeaders = 1, kEndHeaders = 4;
+  const std::string header = Field(":method", "POST") + Field(":scheme", "http") +
+                             Field(":path", "/triptych.v1.Inference/Generate") +
+                             Field(":authority", "localhost") + Field("te", "trailers") +
+                             Field("content-type", "application/grpc");
+  // A message that announces 1 MiB and has 15 KiB.
+  const std::string half = std::string("\0\0\x10\0\0", 5) + std::string(15 << 10, 'x');
+  const std::string upload = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(kSettings, 0, 0, "") +
+                             Frame(kHeaders, kEndHeaders, 1, header) + Frame(0, 0, 1, half);
+  for (const size_t sent : {size_t{10}, size_t{40}, upload.size() / 2, upload.size()}) {
+    testing::RawHttpClient client(grpc.front.grpc_address());
+    CHECK(client.Send(upload.substr(0, sent)));
+    grpc.front.RequireServes();
+    CHECK(grpc.front.held_bytes() == 0);
+    client.Leave();
+  }
+  grpc.front.RequireIdle();
+}
+
+TEST_CASE("Inference: a client that does not read is cut off, and slows nobody",
+          "[gateway][grpc][hostile]") {
+  if (ModelMissing()) return;
+  GrpcFront grpc({.write_stall = milliseconds(200)});
+  Call stalled(*grpc.stub, Hello());
+  const RequestId id = grpc.front.WaitSubmit().request;
+  // gRPC takes one message whatever its size, and then no more than its window.
+  grpc.front.SayAtLength(id, 20'000);
+  grpc.front.SayAtLength(id, 20'000);
+  for (int i = 0; i < 5; ++i) {
+    Call other(*grpc.stub, Hello());
+    grpc.front.AnswerNext("Hi.");
+    CHECK(other.End().ok());
+    grpc.front.Say(id, "more");
+  }
+  grpc.front.RequireIdle();
+  CHECK(grpc.front.Terminals("client_stalled") == 1);
+  CHECK_FALSE(stalled.End().ok());
+}
+
 TEST_CASE("Inference: a request can be cancelled by its name, once", "[gateway][grpc]") {
   if (ModelMissing()) return;
   GrpcFront grpc;

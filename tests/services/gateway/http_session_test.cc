@@ -308,6 +308,21 @@ TEST_CASE("HttpSession: a header that is too large, or tells of two bodies, is r
   front.RequireServes();
 }
 
+TEST_CASE("HttpSession: a client that does not read is cut off, and slows nobody",
+          "[gateway][http][hostile]") {
+  if (ModelMissing()) return;
+  FrontFixture front({.write_stall = milliseconds(200)});
+  RawHttpClient stalled(front.http_address());
+  stalled.Send(Post(R"({"stream":true,"logprobs":true,"top_logprobs":20,
+                        "messages":[{"role":"user","content":"Hello"}]})"));
+  const scheduler::RequestId id = front.WaitSubmit().request;
+  // More than the buffers of both sockets take.
+  front.SayAtLength(id, 20'000);
+  for (int i = 0; i < 5; ++i) front.RequireServes();
+  front.RequireIdle();
+  CHECK(front.Terminals("client_stalled") == 1);
+}
+
 TEST_CASE("HttpSession: a request that comes too slowly is refused, the second one too",
           "[gateway][http][hostile]") {
   if (ModelMissing()) return;
