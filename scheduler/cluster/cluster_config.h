@@ -33,8 +33,9 @@ struct ClusterConfig {
   base::Duration silent_after = std::chrono::milliseconds(2500);
   base::Duration tick = std::chrono::milliseconds(100);  // how often silence and graces are checked
   base::Duration recovery_wait = std::chrono::seconds(3);
-  // Requests wait this long for a role that no worker has.
-  base::Duration role_grace = std::chrono::seconds(2);
+  // Requests wait this long for a role that no worker has: for a worker that was killed to be
+  // started again, even after a back-off.
+  base::Duration role_grace = std::chrono::seconds(5);
   // A task in an inventory that nobody claims is released after this.
   base::Duration unclaimed_grace = std::chrono::seconds(2);
   base::Duration retry_after = std::chrono::seconds(1);  // told to refused clients

@@ -48,6 +48,8 @@ void LocalClusterOptions::Declare(base::FlagSet* flags) {
                            .max = 1024});
   flags->AddString(&log_dir, {.name = "log-dir",
                               .doc = "folder for the processes' logs; empty: a temporary one"});
+  flags->AddString(&scheduler_flags, {.name = "scheduler-flags",
+                                      .doc = "more flags for the scheduler, separated by spaces"});
   flags->AddString(&worker_flags, {.name = "worker-flags",
                                    .doc = "more flags for every worker, separated by spaces"});
   flags->AddString(&gateway_flags, {.name = "gateway-flags",
@@ -117,6 +119,7 @@ absl::Status LocalCluster::MakeLogFolder() {
 absl::Status LocalCluster::StartScheduler(const Wait& wait) {
   std::vector<std::string> argv = {Binary("triptych-scheduler"), "--name=scheduler",
                                    "--admin=127.0.0.1:0"};
+  Append(&argv, options_.scheduler_flags);
   std::vector<std::string> first = argv;
   first.push_back("--listen=" + options_.scheduler_listen);
   Add("scheduler", "scheduler", std::move(first), kSchedulerRank);

@@ -30,9 +30,9 @@ struct LocalClusterOptions {
   std::string device = "cpu";
   std::string cost;
   int64_t threads = 2;
-  std::string log_dir;        // empty: a temporary one, removed at a clean end
-  std::string worker_flags;   // more flags for every worker, separated by spaces
-  std::string gateway_flags;  // the same for the gateway
+  std::string log_dir;  // empty: a temporary one, removed at a clean end
+  // More flags for the processes, separated by spaces.
+  std::string scheduler_flags, worker_flags, gateway_flags;
 
   // Declares all but the addresses, whose defaults differ from command to command.
   void Declare(base::FlagSet* flags);

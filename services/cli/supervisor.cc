@@ -198,6 +198,8 @@ bool Supervisor::ReadOutput(Child* child) {
 bool Supervisor::NoticeExit(Child* child, base::TimePoint now) {
   const std::optional<int> wait_status = child->process->Reap();
   if (!wait_status.has_value()) return false;
+  // Its last words may have come since they were last looked for.
+  ReadOutput(child);
   child->process.reset();
   child->status.pid = 0;
   Ended(child, DescribeExit(*wait_status), now);

@@ -25,7 +25,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   if (result->server_ == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", address));
   }
-  result->address_ = address.rfind("unix:", 0) == 0
+  result->address_ = address.rfind("unix", 0) == 0
                          ? address
                          : absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
   return result;

@@ -19,7 +19,7 @@ namespace {
 
 struct SchedulerOptions {
   std::string name, listen, admin;
-  int64_t max_queued_requests = 0;
+  scheduler::ClusterConfig cluster;
 
   void Declare(base::FlagSet* flags) {
     flags->AddString(&name,
@@ -30,11 +30,22 @@ struct SchedulerOptions {
     flags->AddString(&admin, {.name = "admin",
                               .doc = "host:port of /metrics, /healthz, /readyz",
                               .default_value = "127.0.0.1:0"});
-    flags->AddInt(&max_queued_requests, {.name = "max-queued-requests",
-                                         .doc = "beyond it requests are refused",
-                                         .default_value = 2048,
-                                         .min = 1,
-                                         .max = 1 << 20});
+    flags->AddInt(&cluster.queue.requests, {.name = "max-queued-requests",
+                                            .doc = "beyond it requests are refused",
+                                            .default_value = cluster.queue.requests,
+                                            .min = 1,
+                                            .max = 1 << 20});
+    flags->AddDuration(&cluster.silent_after,
+                       {.name = "silent-after",
+                        .doc = "a worker or gateway that says nothing for so long is lost",
+                        .default_value = cluster.silent_after,
+                        .min = std::chrono::milliseconds(500),
+                        .max = std::chrono::hours(1)});
+    flags->AddDuration(&cluster.role_grace,
+                       {.name = "role-grace",
+                        .doc = "how long requests wait for a role that no worker has",
+                        .default_value = cluster.role_grace,
+                        .max = std::chrono::hours(1)});
   }
 };
 
@@ -43,9 +54,8 @@ absl::Status Serve(const SchedulerOptions& options) {
   base::StreamLogger log(clock, options.name);
   base::Registry registry;
   SchedulerMetrics metrics(&registry);
-  scheduler::ClusterConfig config;
-  config.queue.requests = options.max_queued_requests;
-  SchedulerCore core(config, scheduler::Incarnation(base::RandomBits64()), clock, log, metrics);
+  SchedulerCore core(options.cluster, scheduler::Incarnation(base::RandomBits64()), clock, log,
+                     metrics);
   SchedulerService control(&core, &log);
   ClusterService cluster(&core, {options.name, "", getpid()});
   ASSIGN_OR_RETURN(auto admin,

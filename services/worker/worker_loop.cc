@@ -36,7 +36,7 @@ bool WorkerLoop::WaitUntilIdle(TimePoint deadline) {
     }
     reached->set_value();
   });
-  if (posted) future.wait_until(deadline);
+  if (posted && future.wait_until(deadline) != std::future_status::ready) return false;
   base::MutexLock lock(&idle_mutex_);
   while (!idle_) {
     if (!idle_changed_.WaitUntil(&idle_mutex_, deadline)) return idle_;

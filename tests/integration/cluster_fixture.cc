@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -161,6 +163,10 @@ Cluster::Cluster(const std::string& workers, std::vector<std::string> more_flags
 
 Cluster::~Cluster() {
   process_.Terminate(std::chrono::seconds(15));
+  if (std::uncaught_exceptions() > 0 || !Catch::getResultCapture().lastAssertionPassed()) {
+    std::fprintf(stderr, "the logs are in %s\n", log_dir_.c_str());
+    return;
+  }
   std::error_code error;
   std::filesystem::remove_all(log_dir_, error);
 }

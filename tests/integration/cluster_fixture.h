@@ -32,7 +32,8 @@ std::vector<Question> LongQuestions(size_t count, int tokens);
 
 class Cluster {
  public:
-  // Starts `triptych up` on free ports and requires that it gets ready.
+  // Starts `triptych up` on free ports and requires that it gets ready. Its logs stay where a test
+  // has failed.
   explicit Cluster(const std::string& workers, std::vector<std::string> more_flags = {});
   ~Cluster();
 
@@ -65,7 +66,8 @@ class Cluster {
   std::string http_, grpc_, scheduler_;
 };
 
-// The process is stopped as long as this lives. Below 2 s, or the cluster gives it up.
+// The process is stopped as long as this lives. Longer than --silent-after, and the cluster gives
+// it up.
 class Stopped {
  public:
   Stopped(const Cluster& cluster, std::string name);

@@ -19,8 +19,8 @@ namespace {
 
 using nlohmann::json;
 
-// A part of an answer with text in it.
-constexpr absl::string_view kPart = "\"content\":\"";
+// Comes once with each token, however many an event has.
+constexpr absl::string_view kToken = "\"top_logprobs\":";
 constexpr absl::string_view kEnd = "data: [DONE]";
 
 json ContentOf(const v1::ContentPart& part) {
@@ -59,6 +59,7 @@ std::string HttpBody(const v1::GenerateRequest& request) {
   }
   json body = {{"messages", std::move(messages)},
                {"stream", true},
+               {"logprobs", true},
                {"temperature", request.sampling().temperature()},
                {"seed", request.sampling().seed()}};
   if (request.has_max_tokens()) body["max_tokens"] = request.max_tokens();
@@ -89,11 +90,11 @@ void HttpClient::Send(absl::string_view bytes) {
   }
 }
 
-bool HttpClient::WaitParts(int count, base::Duration timeout) {
+bool HttpClient::WaitTokens(int count, base::Duration timeout) {
   const base::RealClock clock;
   const base::TimePoint until = clock.Now() + timeout;
   char buffer[4096];
-  while (Count(received_, kPart) < count) {
+  while (Count(received_, kToken) < count) {
     // The connection stays open for the next request.
     if (absl::StrContains(received_, kEnd)) return false;
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - clock.Now()).count();

@@ -23,9 +23,8 @@ class HttpClient {
   ~HttpClient() { Leave(); }
 
   void Send(absl::string_view bytes);
-  // Reads until so many parts of text have come; false when the stream ended or `timeout` passed
-  // before.
-  bool WaitParts(int count, base::Duration timeout);
+  // Reads until so many tokens have come; false when the stream ended or `timeout` passed before.
+  bool WaitTokens(int count, base::Duration timeout);
   // Closes the connection at once; what has not been read is lost.
   void Leave();
 

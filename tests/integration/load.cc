@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/rpc.h"
+#include "tests/support/eventually.h"
 
 namespace triptych::testing {
 namespace {
@@ -26,7 +27,7 @@ bool IsIn(Phase phase, int tokens) {
 Reply Ask(v1::Inference::Stub* stub, const v1::GenerateRequest& request,
           const std::function<void(int)>& on_tokens) {
   grpc::ClientContext context;
-  base::SetDeadline(std::chrono::minutes(2), &context);
+  base::SetDeadline(kSlowdown * std::chrono::minutes(2), &context);
   const auto stream = stub->Generate(&context, request);
   Reply reply;
   v1::GenerateResponse response;

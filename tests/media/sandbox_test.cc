@@ -106,14 +106,14 @@ TEST_CASE("DecodePool: a killed child is replaced and nobody notices", "[media][
 
 TEST_CASE("DecodePool: a child that answers nothing is killed in time",
           "[media][sandbox][hostile]") {
-  const auto pool = StartPool({.num_children = 1, .timeout = std::chrono::milliseconds(200)});
+  const auto pool = StartPool({.num_children = 1, .timeout = std::chrono::seconds(2)});
   const std::string picture = WritePng(Gradient(50, 50), PngKind());
   REQUIRE(pool->Decode(picture, Limits()).ok());
   kill(Children().at(0), SIGSTOP);
   const base::RealClock clock;
   const base::TimePoint start = clock.Now();
   CHECK(pool->Decode(picture, Limits()).status() == ImageMalformed());
-  CHECK(clock.Now() - start < std::chrono::seconds(5));
+  CHECK(clock.Now() - start < std::chrono::seconds(20));
   CHECK(pool->num_deaths() == 1);
   CHECK(pool->Decode(picture, Limits()).ok());
 }

@@ -26,6 +26,8 @@ class TransportPair {
   // Lets work go on until `done` or until there is nothing left to do (or, with threads, a time
   // that is long for a piece); says whether it became true.
   virtual bool RunUntil(const std::function<bool()>& done) = 0;
+  // Lets what can happen without another call happen.
+  virtual void RunAWhile() = 0;
 };
 
 using TransportPairFactory = std::function<std::unique_ptr<TransportPair>()>;

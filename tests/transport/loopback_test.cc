@@ -35,6 +35,9 @@ class LoopbackPair final : public testing::TransportPair {
     }
     return done();
   }
+  void RunAWhile() override {
+    RunUntil([] { return false; });
+  }
 
   LoopbackHub hub_;
   std::unique_ptr<LoopbackEndpoint> a_, b_;

@@ -60,7 +60,7 @@ void FrontFixture::OnMessages(absl::Span<const scheduler::GatewayToScheduler> me
 
 scheduler::SubmitRequest FrontFixture::WaitSubmit() {
   REQUIRE(submits_.WaitForCount(taken_ + 1));
-  return submits_.values()[taken_++];
+  return submits_.At(taken_++);
 }
 
 void FrontFixture::Say(const scheduler::RequestId& id, const std::string& text,

@@ -210,7 +210,7 @@ TEST_CASE("Inference: a message over the limit is refused", "[gateway][grpc][hos
   const v1::GenerateRequest large = Picture(std::string(2 << 20, 'x'));
   grpc.CheckRefused("2 MiB", large, StatusCode::RESOURCE_EXHAUSTED, "body_too_large");
   // Beyond gRPC's own bound.
-  Call call(*grpc.stub, Picture(std::string(71 << 20, 'x')));
+  Call call(*grpc.stub, Picture(std::string(73 << 20, 'x')));
   CHECK(call.End().error_code() == StatusCode::RESOURCE_EXHAUSTED);
   grpc.front.RequireIdle();
 }
@@ -443,7 +443,7 @@ TEST_CASE("Inference: an upload that breaks off half way holds nothing and leave
 TEST_CASE("Inference: a client that does not read is cut off, and slows nobody",
           "[gateway][grpc][hostile]") {
   if (ModelMissing()) return;
-  GrpcFront grpc({.write_stall = milliseconds(200)});
+  GrpcFront grpc({.write_stall = seconds(1)});
   Call stalled(*grpc.stub, Hello());
   const RequestId id = grpc.front.WaitSubmit().request;
   // gRPC takes one message whatever its size, and then no more than its window.

@@ -311,7 +311,7 @@ TEST_CASE("HttpSession: a header that is too large, or tells of two bodies, is r
 TEST_CASE("HttpSession: a client that does not read is cut off, and slows nobody",
           "[gateway][http][hostile]") {
   if (ModelMissing()) return;
-  FrontFixture front({.write_stall = milliseconds(200)});
+  FrontFixture front({.write_stall = seconds(1)});
   RawHttpClient stalled(front.http_address());
   stalled.Send(Post(R"({"stream":true,"logprobs":true,"top_logprobs":20,
                         "messages":[{"role":"user","content":"Hello"}]})"));

@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 
 #include "tests/services/runtime/scripted_scheduler.h"
+#include "tests/support/own_address.h"
 
 namespace triptych::services {
 namespace {
@@ -18,6 +19,7 @@ using testing::Inbox;
 using testing::Release;
 using testing::SchedulerServer;
 using testing::ServerEnd;
+using triptych::testing::OwnAddress;
 
 constexpr Incarnation kSelf{42};
 
@@ -100,8 +102,8 @@ TEST_CASE("ControlClient: is welcomed, then sends and hears", "[services][runtim
 
 TEST_CASE("ControlClient: comes back when its scheduler does, and says whom it has seen",
           "[services][runtime]") {
-  auto server = std::make_unique<SchedulerServer>(Welcomes({3, Incarnation(9)}));
-  const std::string address = server->address();
+  const std::string address = OwnAddress();
+  auto server = std::make_unique<SchedulerServer>(Welcomes({3, Incarnation(9)}), address);
   Peer peer(address);
   REQUIRE(peer.welcomes.WaitForCount(1));
   server.reset();
@@ -115,8 +117,8 @@ TEST_CASE("ControlClient: comes back when its scheduler does, and says whom it h
 
 TEST_CASE("ControlClient: a lower scheduler is not obeyed, a higher one is",
           "[services][runtime]") {
-  auto server = std::make_unique<SchedulerServer>(Welcomes({5, Incarnation(9)}));
-  const std::string address = server->address();
+  const std::string address = OwnAddress();
+  auto server = std::make_unique<SchedulerServer>(Welcomes({5, Incarnation(9)}), address);
   Peer peer(address);
   REQUIRE(peer.releases.WaitForCount(1));
   SECTION("an older term") {
@@ -160,22 +162,20 @@ TEST_CASE("ControlClient: other refusals are only tried again", "[services][runt
 }
 
 TEST_CASE("ControlClient: without a hello to say it waits and asks again", "[services][runtime]") {
-  SchedulerServer server(Welcomes({3, Incarnation(9)}));
-  std::string nobody = server.address();
-  Peer peer(nobody);
+  const std::string address = OwnAddress();
+  SchedulerServer server(Welcomes({3, Incarnation(9)}), address);
+  Peer peer(address);
   REQUIRE(peer.welcomes.WaitForCount(1));
   peer.refuse_hellos = 2;
   server.server.reset();
-  SchedulerServer again(Welcomes({4, Incarnation(9)}), nobody);
+  SchedulerServer again(Welcomes({4, Incarnation(9)}), address);
   REQUIRE(peer.welcomes.WaitForCount(2));
   CHECK(peer.hellos.size() >= 4);
 }
 
 TEST_CASE("ControlClient: ends whether anybody is there or not", "[services][runtime]") {
   SECTION("nobody") {
-    std::string nobody;
-    { nobody = SchedulerServer(Welcomes({1, Incarnation(1)})).address(); }
-    Peer peer(nobody);
+    Peer peer(OwnAddress());
     peer.hellos.WaitForCount(1);
   }
   SECTION("welcomed") {

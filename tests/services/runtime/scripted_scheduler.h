@@ -43,8 +43,19 @@ class Inbox {
     std::lock_guard<std::mutex> lock(mutex_);
     return values_;
   }
-  size_t size() const { return values().size(); }
-  T last() const { return values().back(); }
+  // Requires that there are more than `index`.
+  T At(size_t index) const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return values_.at(index);
+  }
+  size_t size() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return values_.size();
+  }
+  T last() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return values_.back();
+  }
 
  private:
   mutable std::mutex mutex_;

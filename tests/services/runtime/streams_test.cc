@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "tests/services/runtime/scripted_scheduler.h"
+#include "tests/support/own_address.h"
 
 namespace triptych::services {
 namespace {
@@ -15,6 +16,7 @@ using testing::Inbox;
 using testing::Release;
 using testing::SchedulerServer;
 using testing::ServerEnd;
+using triptych::testing::OwnAddress;
 
 // A client's end and what it hears.
 class Client {
@@ -98,10 +100,7 @@ TEST_CASE("Streams: what gathers while the peer is away comes in batches that it
           "[services][runtime]") {
   // 12 MiB wait before the server exists; it accepts 4 MiB at once.
   constexpr size_t kMessages = 12 * 1024;
-  std::string address;
-  {
-    address = SchedulerServer([](ServerEnd*, v1::WorkerToSchedulerBatch&) {}).address();
-  }
+  const std::string address = OwnAddress();
   Client client(address);
   for (size_t i = 0; i < kMessages; ++i) {
     v1::WorkerToScheduler message;
@@ -120,15 +119,17 @@ TEST_CASE("Streams: what gathers while the peer is away comes in batches that it
 }
 
 TEST_CASE("Streams: the server's status reaches the client, once", "[services][runtime]") {
-  SchedulerServer server([](ServerEnd* stream, v1::WorkerToSchedulerBatch&) {
+  Inbox<bool> sent_after_close;
+  SchedulerServer server([&](ServerEnd* stream, v1::WorkerToSchedulerBatch&) {
     stream->Close(grpc::Status(grpc::StatusCode::ABORTED, "enough"));
     stream->Close(grpc::Status::OK);
-    CHECK_FALSE(stream->Send(Release(1)));
+    sent_after_close.Add(stream->Send(Release(1)));
   });
   Client client(server.address());
   client.stream->Send(Accepted(1));
   REQUIRE(client.closed.WaitForCount(1));
   CHECK(client.closed.last() == grpc::StatusCode::ABORTED);
+  CHECK(sent_after_close.values() == std::vector<bool>{false});
   CHECK_FALSE(client.stream->Send(Accepted(2)));
   REQUIRE(server.service.closed.WaitForCount(1));
   CHECK(client.closed.size() == 1);
@@ -173,11 +174,7 @@ TEST_CASE("Streams: a server that ends, ends its streams", "[services][runtime]"
 
 TEST_CASE("Streams: beyond its bound a message is refused and the stream ends",
           "[services][runtime]") {
-  std::string nobody;
-  {
-    nobody = SchedulerServer([](ServerEnd*, v1::WorkerToSchedulerBatch&) {}).address();
-  }
-  Client client(nobody);
+  Client client(OwnAddress());
   size_t sent = 0;
   while (sent < 200000 && client.stream->Send(Accepted(1))) ++sent;
   CHECK(sent >= 65536);

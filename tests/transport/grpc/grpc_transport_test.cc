@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/rpc.h"
+#include "tests/support/own_address.h"
 #include "tests/transport/contract.h"
 
 namespace triptych::transport {
@@ -50,7 +51,7 @@ class Endpoint {
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     REQUIRE(server_ != nullptr);
-    address_ = "127.0.0.1:" + std::to_string(port);
+    address_ = port > 1 ? "127.0.0.1:" + std::to_string(port) : address;
   }
   ~Endpoint() {
     server_->Shutdown(gpr_inf_past(GPR_CLOCK_MONOTONIC));
@@ -90,9 +91,10 @@ class GrpcPair final : public testing::TransportPair {
   Incarnation b_id() const override { return kB; }
   std::string b_address() const override { return b_address_; }
   void KillB() override { b_.reset(); }
-  // Nothing here says when there is no work left, so this is a time that is long for a piece.
-  bool RunUntil(const std::function<bool()>& done) override {
-    return WaitFor(done, std::chrono::seconds(3));
+  bool RunUntil(const std::function<bool()>& done) override { return WaitFor(done, kLong); }
+  // Nothing here says when there is no work left.
+  void RunAWhile() override {
+    WaitFor([] { return false; }, kNothingHappens);
   }
 
  private:
@@ -101,7 +103,7 @@ class GrpcPair final : public testing::TransportPair {
   const std::string b_address_ = b_->address();
 };
 
-// One operation's end; callbacks come from gRPC's threads.
+// One operation's end; callbacks come from gRPC's threads, so it is declared before the endpoints.
 class Ended {
  public:
   Transport::OnDone Done() {
@@ -145,8 +147,8 @@ TEST_CASE("GrpcTransport: keeps the transport contract", "[transport][grpc]") {
 
 TEST_CASE("GrpcTransport: abort while bytes are under way completes each operation once",
           "[transport][grpc]") {
-  Endpoint a(kA), b(kB);
   std::vector<std::unique_ptr<Piece>> pieces;
+  Endpoint a(kA), b(kB);
   for (uint64_t i = 1; i <= 6; ++i) {
     pieces.push_back(std::make_unique<Piece>(size_t{4} << 20));
     pieces.back()->Receive(b, kA, i);
@@ -185,8 +187,8 @@ TEST_CASE("GrpcTransport: abort while bytes are under way completes each operati
 }
 
 TEST_CASE("GrpcTransport: after an abort the landing memory is not written", "[transport][grpc]") {
-  Endpoint a(kA), b(kB);
   Piece piece(size_t{8} << 20);
+  Endpoint a(kA), b(kB);
   piece.Receive(b, kA, 1);
   piece.Send(a, kB, b.address(), 1);
   b.transport().Abort(kA);
@@ -200,9 +202,9 @@ TEST_CASE("GrpcTransport: after an abort the landing memory is not written", "[t
 
 TEST_CASE("GrpcTransport: an aborted peer is not heard and not sent to again",
           "[transport][grpc]") {
+  Piece piece(1000);
   Endpoint a(kA), b(kB);
   b.transport().Abort(kA);
-  Piece piece(1000);
   piece.Receive(b, kA, 1);
   CHECK(piece.received.Wait() == absl::StatusCode::kAborted);
   // The sender has not been told: its stream is refused.
@@ -214,8 +216,8 @@ TEST_CASE("GrpcTransport: an aborted peer is not heard and not sent to again",
 
 TEST_CASE("GrpcTransport: a receiver whose peer dies is told UNAVAILABLE, and others are not",
           "[transport][grpc]") {
-  Endpoint b(kB), c(kC);
   Piece first(100), lost(100), other(100);
+  Endpoint b(kB), c(kC);
   {
     Endpoint a(kA);
     first.Receive(b, kA, 1);
@@ -231,24 +233,26 @@ TEST_CASE("GrpcTransport: a receiver whose peer dies is told UNAVAILABLE, and ot
 
 TEST_CASE("GrpcTransport: a stream that broke is opened again for the next piece",
           "[transport][grpc]") {
-  Endpoint a(kA);
-  std::string address;
   Piece first(100), second(100);
+  std::vector<std::unique_ptr<Ended>> sent;
+  Endpoint a(kA);
+  const std::string address = triptych::testing::OwnAddress();
   {
-    Endpoint b(kB);
-    address = b.address();
+    Endpoint b(kB, address);
     first.Receive(b, kA, 1);
     first.Send(a, kB, address, 1);
     REQUIRE(first.received.Wait() == absl::StatusCode::kOk);
   }
   Endpoint b(kB, address);
   second.Receive(b, kA, 2);
-  // Sends fail until the channel has found the peer again; a repeated send is the machine's.
+  // Sends fail, or go into the broken connection, until the channel has found the peer again; a
+  // repeated send is the machine's.
   REQUIRE(WaitFor(
       [&] {
-        Ended sent;
-        a.transport().Send(kB, address, 2, second.bytes, second.size(), sent.Done());
-        return sent.Wait() == absl::StatusCode::kOk;
+        sent.push_back(std::make_unique<Ended>());
+        a.transport().Send(kB, address, 2, second.bytes, second.size(), sent.back()->Done());
+        sent.back()->Wait();
+        return second.received.count() > 0;
       },
       kLong));
   CHECK(second.received.Wait() == absl::StatusCode::kOk);
@@ -256,10 +260,10 @@ TEST_CASE("GrpcTransport: a stream that broke is opened again for the next piece
 }
 
 TEST_CASE("GrpcTransport: bytes for another incarnation are refused", "[transport][grpc]") {
-  Endpoint a(kA), b(kB);
   Piece piece(100);
-  piece.Receive(b, kA, 1);
   Ended sent;
+  Endpoint a(kA), b(kB);
+  piece.Receive(b, kA, 1);
   // An address that now belongs to b; the sender means c.
   a.transport().Send(kC, b.address(), 1, piece.bytes, 100, sent.Done());
   sent.Wait();
@@ -271,10 +275,10 @@ TEST_CASE("GrpcTransport: bytes for another incarnation are refused", "[transpor
 
 TEST_CASE("GrpcTransport: a size alone where bytes were promised is DATA_LOSS",
           "[transport][grpc]") {
-  Endpoint a(kA), b(kB);
   Piece piece(100);
-  piece.Receive(b, kA, 1);
   Ended sent;
+  Endpoint a(kA), b(kB);
+  piece.Receive(b, kA, 1);
   a.transport().Send(kB, b.address(), 1, {}, 100, sent.Done());
   CHECK(piece.received.Wait() == absl::StatusCode::kDataLoss);
 }
