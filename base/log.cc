@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/check.h"
 
 namespace triptych::base {
 namespace {
@@ -137,6 +138,16 @@ std::string FormatLogLine(const LogRecord& record, const std::vector<LogField>& 
   return line;
 }
 
+std::vector<std::string> LogLevelNames() { return {"info", "debug", "warning", "error"}; }
+
+LogLevel LogLevelOf(absl::string_view name) {
+  for (LogLevel level : {LogLevel::kDebug, LogLevel::kInfo, LogLevel::kWarning}) {
+    if (name == LevelName(level)) return level;
+  }
+  CHECK_TRUE(name == LevelName(LogLevel::kError));
+  return LogLevel::kError;
+}
+
 void Logger::Log(LogLevel level, absl::string_view message, const LogContext& context,
                  const std::vector<LogField>& fields) {
   if (level < minimum_) return;
@@ -176,20 +187,6 @@ void CapturingLogger::Write(absl::string_view line) {
 std::vector<std::string> CapturingLogger::lines() const {
   MutexLock lock(&mutex_);
   return lines_;
-}
-
-std::optional<uint64_t> LogRateLimit::Allow(absl::string_view key) {
-  const TimePoint now = clock_.Now();
-  MutexLock lock(&mutex_);
-  const bool known = entries_.contains(key);
-  const bool full = entries_.size() >= kMaxKeys;
-  Entry& entry = entries_[std::string(known || !full ? key : absl::string_view())];
-  if (now < entry.next) {
-    ++entry.held_back;
-    return std::nullopt;
-  }
-  entry.next = now + interval_;
-  return std::exchange(entry.held_back, 0);
 }
 
 }  // namespace triptych::base

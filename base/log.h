@@ -6,12 +6,10 @@
 
 #include <cstdint>
 #include <initializer_list>
-#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
 #include "base/clock.h"
 #include "base/mutex.h"
@@ -19,6 +17,10 @@
 namespace triptych::base {
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
+
+// For a flag's choices, the default first; and what each stands for. Requires one of them.
+std::vector<std::string> LogLevelNames();
+LogLevel LogLevelOf(absl::string_view name);
 
 // Whom a line concerns. Empty strings are left out of the line; the epoch is written whenever there
 // is a request id. An empty `process` means the name that the logger was built with.
@@ -66,16 +68,14 @@ class Logger {
   Logger(const Clock& clock, std::string process, LogLevel minimum)
       : clock_(clock), process_(std::move(process)), minimum_(minimum) {}
   virtual ~Logger() = default;
+  // For callers whose arguments cost something.
+  bool Writes(LogLevel level) const { return level >= minimum_; }
   Logger(const Logger&) = delete;
   Logger& operator=(const Logger&) = delete;
 
   void Log(LogLevel level, absl::string_view message, const LogContext& context = {},
            const std::vector<LogField>& fields = {});
 
-  void Debug(absl::string_view message, const LogContext& context = {},
-             const std::vector<LogField>& fields = {}) {
-    Log(LogLevel::kDebug, message, context, fields);
-  }
   void Info(absl::string_view message, const LogContext& context = {},
             const std::vector<LogField>& fields = {}) {
     Log(LogLevel::kInfo, message, context, fields);
@@ -115,16 +115,6 @@ class StreamLogger final : public Logger {
   uint64_t dropped_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
-// Says nothing.
-class NullLogger final : public Logger {
- public:
-  NullLogger() : Logger(clock_, "", LogLevel::kError) {}
-
- private:
-  void Write(absl::string_view) override {}
-  RealClock clock_;
-};
-
 // Keeps the lines, without their newlines, for a test to look at.
 class CapturingLogger final : public Logger {
  public:
@@ -136,29 +126,6 @@ class CapturingLogger final : public Logger {
   void Write(absl::string_view line) override;
   mutable Mutex mutex_;
   std::vector<std::string> lines_ ABSL_GUARDED_BY(mutex_);
-};
-
-// Lets one line a key through in each interval, so that a fault that repeats a thousand times a
-// second does not drown the log. Remembers at most kMaxKeys keys; keys beyond share one.
-// Thread-safe.
-class LogRateLimit {
- public:
-  static constexpr size_t kMaxKeys = 256;
-
-  LogRateLimit(const Clock& clock, Duration interval) : clock_(clock), interval_(interval) {}
-
-  // nullopt: do not log. Otherwise how many lines of this key were held back since the last one.
-  std::optional<uint64_t> Allow(absl::string_view key);
-
- private:
-  struct Entry {
-    TimePoint next;
-    uint64_t held_back = 0;
-  };
-  const Clock& clock_;
-  const Duration interval_;
-  Mutex mutex_;
-  absl::flat_hash_map<std::string, Entry> entries_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace triptych::base

@@ -20,7 +20,7 @@ inline constexpr int kMaxInternalMessageBytes = 4 << 20;
 
 enum class RpcAudience { kClients, kInternal };
 
-// Message limit, keepalive policy, a memory quota and a thread cap for a server.
+// Message limit, keepalive policy and a memory quota for a server.
 void ConfigureServer(RpcAudience audience, grpc::ServerBuilder* builder);
 
 // A channel with keepalive (a dead connection ends within 10 s; the scheduler's heartbeats notice a

@@ -41,8 +41,9 @@ void Delivery::Conclude(RequestId id, const absl::Status& status, base::Duration
   if (!it->second.submitted) --waiting_;
   if (!connected_ && it->second.submitted) ended_since_hello_.push_back(id);
   deadlines_.erase({it->second.deadline, id});
+  const OutputEpoch epoch = it->second.producers.epoch;
   requests_.erase(it);
-  actions_.emplace_back(DeliverEnd{id, status, retry_after});
+  actions_.emplace_back(DeliverEnd{id, status, retry_after, epoch});
   if (connected_) actions_.emplace_back(SendGatewayMessage{RequestEnded{id}});
 }
 

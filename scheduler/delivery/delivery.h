@@ -40,6 +40,7 @@ struct DeliverEnd {
   RequestId request;
   absl::Status status;
   base::Duration retry_after{0};  // zero where a retry makes no sense
+  OutputEpoch epoch;              // the last; each rise was a producer that was replaced
 };
 
 // For the request's timeline; advisory.

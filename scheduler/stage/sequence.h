@@ -35,7 +35,6 @@ class Sequence {
   // KV of tokens [0, planned()) is in submitted steps, of [0, done()) in finished ones.
   int32_t planned() const { return planned_; }
   int32_t done() const { return done_; }
-  int32_t rows_in_flight() const { return static_cast<int32_t>(rows_.size()); }
 
   // Tokens that the next row may take, from planned() on: their values are known, or a step in
   // flight samples the last. 0 when the next row could sample nothing that is allowed.

@@ -78,8 +78,6 @@ class StepLedger {
     return count;
   }
 
-  void Abandon() { steps_.clear(); }
-
  private:
   struct Entry {
     StepRecord record;

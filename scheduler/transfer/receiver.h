@@ -66,7 +66,6 @@ class TransferReceiver {
 
   // Bytes of landing buffers in use; 0 at rest.
   int64_t landing_bytes() const { return landed_bytes_; }
-  int num_expected() const { return static_cast<int>(inputs_.size()); }
   int num_parked() const { return static_cast<int>(parked_.size()); }
 
  private:

@@ -35,7 +35,7 @@ struct Gateway::Parts {
              std::make_unique<RequestDesk>(
                  model->tokenizer(),
                  scheduler::DeliveryLimits{.max_requests = static_cast<int>(options.max_requests)},
-                 &metrics),
+                 &metrics, log),
              [this](absl::Span<const scheduler::GatewayToScheduler> messages) { Send(messages); }),
         front{.intake = intake,
               .core = core,
@@ -164,7 +164,7 @@ int RunGateway(int argc, const char* const* argv) {
     return exit_code;
   }
   const base::RealClock clock;
-  base::StreamLogger log(clock, options.name);
+  base::StreamLogger log(clock, options.name, base::LogLevelOf(options.log_level));
   absl::StatusOr<std::unique_ptr<Gateway>> gateway = Gateway::Start(options, clock, &log);
   if (!gateway.ok()) {
     std::fprintf(stderr, "triptych-gateway: %s\n", gateway.status().ToString().c_str());

@@ -1,5 +1,7 @@
 #include "services/gateway/options.h"
 
+#include "base/log.h"
+
 namespace triptych::services {
 
 void GatewayOptions::Declare(base::FlagSet* flags) {
@@ -57,6 +59,9 @@ void GatewayOptions::Declare(base::FlagSet* flags) {
                                  .default_value = 30,
                                  .min = 0,
                                  .max = 3600});
+  flags->AddChoice(&log_level, {.name = "log-level",
+                                .doc = "least that is logged; info: each request's end",
+                                .choices = base::LogLevelNames()});
 }
 
 }  // namespace triptych::services

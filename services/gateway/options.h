@@ -18,6 +18,7 @@ struct GatewayOptions {
   std::string admin;
   std::string advertise;
   std::string model;
+  std::string log_level;
   int64_t payload_budget_mb = 0;
   int64_t max_body_mb = 0;
   int64_t max_requests = 0;

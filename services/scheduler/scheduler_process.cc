@@ -18,7 +18,7 @@ namespace triptych::services {
 namespace {
 
 struct SchedulerOptions {
-  std::string name, listen, admin;
+  std::string name, listen, admin, log_level;
   scheduler::ClusterConfig cluster;
 
   void Declare(base::FlagSet* flags) {
@@ -30,6 +30,9 @@ struct SchedulerOptions {
     flags->AddString(&admin, {.name = "admin",
                               .doc = "host:port of /metrics, /healthz, /readyz",
                               .default_value = "127.0.0.1:0"});
+    flags->AddChoice(
+        &log_level,
+        {.name = "log-level", .doc = "least that is logged", .choices = base::LogLevelNames()});
     flags->AddInt(&cluster.queue.requests, {.name = "max-queued-requests",
                                             .doc = "beyond it requests are refused",
                                             .default_value = cluster.queue.requests,
@@ -51,7 +54,7 @@ struct SchedulerOptions {
 
 absl::Status Serve(const SchedulerOptions& options) {
   base::RealClock clock;
-  base::StreamLogger log(clock, options.name);
+  base::StreamLogger log(clock, options.name, base::LogLevelOf(options.log_level));
   base::Registry registry;
   SchedulerMetrics metrics(&registry);
   SchedulerCore core(options.cluster, scheduler::Incarnation(base::RandomBits64()), clock, log,

@@ -71,7 +71,10 @@ bool WorkerLoop::PostFromPeer(Event event) {
 void WorkerLoop::PostScheduler(std::vector<scheduler::SchedulerToWorker> messages) {
   const size_t count = messages.size();
   const bool posted = PostFromPeer([this, messages = std::move(messages)](TimePoint now) {
-    for (const auto& message : messages) stage_.Handle(message, now);
+    for (const auto& message : messages) {
+      task_log_.OnMessage(message);
+      stage_.Handle(message, now);
+    }
     handled_sequence_ += messages.size();
   });
   if (!posted) dropped_messages_ += count;
@@ -201,9 +204,8 @@ void WorkerLoop::Report(TimePoint now) {
 void WorkerLoop::Do(const scheduler::SendToScheduler& action, TimePoint) {
   if (const auto* failed = std::get_if<scheduler::TaskFailed>(&action.message)) {
     parts_.metrics.OnTaskFailed(failed->status);
-    parts_.log.Warning("task failed", {},
-                       {{"task", ToString(failed->task)}, {"status", failed->status.ToString()}});
   }
+  task_log_.OnTold(action.message);
   parts_.links.SendToScheduler(action.message);
 }
 

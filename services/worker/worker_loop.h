@@ -22,6 +22,7 @@
 #include "base/round_pacer.h"
 #include "engine/executor.h"
 #include "scheduler/stage/stage_scheduler.h"
+#include "services/worker/task_log.h"
 #include "services/worker/task_times.h"
 #include "services/worker/worker_links.h"
 #include "services/worker/worker_metrics.h"
@@ -110,6 +111,7 @@ class WorkerLoop {
   const int max_batch_;
   scheduler::StageScheduler stage_;
   TaskTimes times_;
+  TaskLog task_log_{parts_.log};
   base::BoundedQueue<Event> events_{kMaxEvents};
   uint64_t handled_sequence_ = 0;
   std::atomic<uint64_t> dropped_messages_{0};  // of the scheduler, not yet counted as handled

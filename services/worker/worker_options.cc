@@ -1,8 +1,15 @@
 #include "services/worker/worker_options.h"
 
+#include "base/log.h"
+
 namespace triptych::services {
 
 void WorkerOptions::Declare(base::FlagSet* flags) {
+  DeclareProcess(flags);
+  DeclareCapacity(flags);
+}
+
+void WorkerOptions::DeclareProcess(base::FlagSet* flags) {
   flags->AddString(&name, {.name = "name", .doc = "of this process", .default_value = "worker"});
   flags->AddString(&roles, {.name = "roles",
                             .doc = "stages that it runs, joined by +",
@@ -26,6 +33,16 @@ void WorkerOptions::Declare(base::FlagSet* flags) {
                              .doc = "what computes; modelled computes nothing",
                              .choices = {"cpu", "modelled"}});
   flags->AddString(&cost, {.name = "cost", .doc = "modelled: file of the cost model"});
+  flags->AddDuration(&drain_timeout, {.name = "drain-timeout",
+                                      .doc = "how long a stop waits for running tasks",
+                                      .default_value = std::chrono::seconds(10),
+                                      .max = std::chrono::hours(1)});
+  flags->AddChoice(&log_level, {.name = "log-level",
+                                .doc = "least that is logged; debug: each step of each task",
+                                .choices = base::LogLevelNames()});
+}
+
+void WorkerOptions::DeclareCapacity(base::FlagSet* flags) {
   flags->AddInt(&kv_blocks, {.name = "kv-blocks",
                              .doc = "KV pool, in blocks of 16 tokens",
                              .default_value = 4096,
@@ -66,10 +83,6 @@ void WorkerOptions::Declare(base::FlagSet* flags) {
                                  .default_value = 2,
                                  .min = 1,
                                  .max = 256});
-  flags->AddDuration(&drain_timeout, {.name = "drain-timeout",
-                                      .doc = "how long a stop waits for running tasks",
-                                      .default_value = std::chrono::seconds(10),
-                                      .max = std::chrono::hours(1)});
 }
 
 }  // namespace triptych::services

@@ -10,7 +10,7 @@
 namespace triptych::services {
 
 struct WorkerOptions {
-  std::string name, roles, scheduler, listen, advertise, admin, model, device, cost;
+  std::string name, roles, scheduler, listen, advertise, admin, model, device, cost, log_level;
   int64_t kv_blocks = 0, embedding_slots = 0;
   int64_t max_sequences = 0, max_encodes = 0;
   int64_t chunk_tokens = 0, step_tokens = 0;
@@ -18,6 +18,10 @@ struct WorkerOptions {
   base::Duration drain_timeout{0};
 
   void Declare(base::FlagSet* flags);
+
+ private:
+  void DeclareProcess(base::FlagSet* flags);
+  void DeclareCapacity(base::FlagSet* flags);
 };
 
 }  // namespace triptych::services

@@ -74,7 +74,7 @@ class Worker {
 
   const WorkerOptions& options_;
   base::RealClock clock_;
-  base::StreamLogger log_{clock_, options_.name};
+  base::StreamLogger log_{clock_, options_.name, base::LogLevelOf(options_.log_level)};
   base::Registry registry_;
   models::ModelConfig model_;
   scheduler::WorkerProfile profile_;

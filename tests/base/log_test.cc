@@ -150,24 +150,18 @@ TEST_CASE("StreamLogger: a reader that is gone does not kill the process", "[bas
   close(ends[1]);
 }
 
-TEST_CASE("LogRateLimit: one line a key and interval, and the rest is counted", "[base][log]") {
-  SimulatedClock clock;
-  LogRateLimit limit(clock, std::chrono::seconds(1));
-  CHECK(limit.Allow("a") == 0u);
-  CHECK(limit.Allow("a") == std::nullopt);
-  CHECK(limit.Allow("a") == std::nullopt);
-  CHECK(limit.Allow("b") == 0u);
-  clock.Advance(std::chrono::seconds(1));
-  CHECK(limit.Allow("a") == 2u);
-  CHECK(limit.Allow("a") == std::nullopt);
-}
-
-TEST_CASE("LogRateLimit: invented keys share one allowance beyond the cap", "[base][log]") {
-  SimulatedClock clock;
-  LogRateLimit limit(clock, std::chrono::seconds(1));
-  uint64_t allowed = 0;
-  for (int i = 0; i < 10000; ++i) allowed += limit.Allow("key" + std::to_string(i)).has_value();
-  CHECK(allowed == LogRateLimit::kMaxKeys + 1);
+TEST_CASE("Log: each level's name stands for it, and what is below is not written", "[base][log]") {
+  const RealClock clock;
+  CHECK(LogLevelOf(LogLevelNames().front()) == LogLevel::kInfo);
+  CHECK(LogLevelOf("debug") < LogLevelOf("info"));
+  CHECK(LogLevelOf("warning") < LogLevelOf("error"));
+  for (const std::string& name : LogLevelNames()) {
+    CapturingLogger log(clock, LogLevelOf(name));
+    for (const std::string& other : LogLevelNames()) log.Log(LogLevelOf(other), other);
+    for (const std::string& line : log.lines()) CHECK(line.find("\"level\"") != std::string::npos);
+    CHECK(log.Writes(LogLevelOf(name)));
+    CHECK(log.lines().size() == 4 - static_cast<size_t>(LogLevelOf(name)));
+  }
 }
 
 }  // namespace

@@ -34,8 +34,8 @@ void Merge(const StageTimes& times, Timeline* timeline) {
 }  // namespace
 
 RequestDesk::RequestDesk(const models::Tokenizer& tokenizer, scheduler::DeliveryLimits limits,
-                         GatewayMetrics* metrics)
-    : tokenizer_(tokenizer), metrics_(metrics), delivery_(limits) {}
+                         GatewayMetrics* metrics, base::Logger* log)
+    : tokenizer_(tokenizer), metrics_(metrics), log_(log), delivery_(limits) {}
 
 void RequestDesk::Refuse(const NewRequest& request, const char* code) {
   AnswerEnd end;
@@ -238,7 +238,29 @@ void RequestDesk::Carry(scheduler::DeliverEnd& action, base::TimePoint now) {
     metrics_->Ended(ToClientError(end.status).code);
   }
   metrics_->held_requests.Set(static_cast<double>(records_.size()));
+  LogEnd(action, record, end);
   record.sink->OnEnd(end);
+}
+
+// One line an answer: from the client's own id to the one that scheduler and workers know.
+void RequestDesk::LogEnd(const scheduler::DeliverEnd& action, const Record& record,
+                         const AnswerEnd& end) {
+  if (!log_->Writes(base::LogLevel::kInfo)) return;
+  const base::LogContext context{
+      .stage = "gateway", .request_id = ToString(action.request), .epoch = action.epoch.value()};
+  const char* result = end.finish == Finish::kLength ? "length" : "stop";
+  if (!end.status.ok()) result = ToClientError(end.status).code;
+  log_->Info("request ended", context,
+             {{"client_id", record.client_id},
+              {"result", result},
+              {"prompt_tokens", end.usage.prompt_tokens},
+              {"picture_tokens", end.usage.picture_tokens},
+              {"output_tokens", end.usage.output_tokens},
+              {"queue_us", end.timeline.queue_us},
+              {"encode_us", end.timeline.encode_us},
+              {"prefill_us", end.timeline.prefill_us},
+              {"first_token_us", end.timeline.first_token_us},
+              {"total_us", end.timeline.total_us}});
 }
 
 }  // namespace triptych::services

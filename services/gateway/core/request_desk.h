@@ -14,6 +14,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "models/tokenizer/tokenizer.h"
 #include "scheduler/delivery/delivery.h"
 #include "services/gateway/core/answer.h"
@@ -52,9 +53,9 @@ struct NewRequest {
 
 class RequestDesk {
  public:
-  // Borrows both.
+  // Borrows all but the limits.
   RequestDesk(const models::Tokenizer& tokenizer, scheduler::DeliveryLimits limits,
-              GatewayMetrics* metrics);
+              GatewayMetrics* metrics, base::Logger* log);
 
   // The sink hears of every refusal (client id active, desk full, draining), so nothing is
   // returned.
@@ -114,10 +115,12 @@ class RequestDesk {
   void Carry(scheduler::DeliverProgress& action, base::TimePoint now);
   void Carry(scheduler::DeliverTokens& action, base::TimePoint now);
   void Carry(scheduler::DeliverEnd& action, base::TimePoint now);
+  void LogEnd(const scheduler::DeliverEnd& action, const Record& record, const AnswerEnd& end);
   void CountTokens(Record* record, size_t tokens, base::TimePoint now);
 
   const models::Tokenizer& tokenizer_;
   GatewayMetrics* metrics_;
+  base::Logger* log_;
   scheduler::Delivery delivery_;
   absl::flat_hash_map<scheduler::RequestId, Record> records_;
   absl::flat_hash_map<std::string, scheduler::RequestId> by_client_id_;

@@ -22,7 +22,7 @@ FrontFixture::FrontFixture(Options options)
       core_(scheduler::Incarnation(7), clock_,
             std::make_unique<RequestDesk>(
                 SmallModel()->tokenizer(),
-                scheduler::DeliveryLimits{.max_requests = options.max_requests}, &metrics_),
+                scheduler::DeliveryLimits{.max_requests = options.max_requests}, &metrics_, &log_),
             [this](absl::Span<const scheduler::GatewayToScheduler> messages) {
               OnMessages(messages);
             }),

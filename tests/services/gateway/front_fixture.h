@@ -79,6 +79,7 @@ class FrontFixture {
   const base::RealClock clock_;
   base::Registry registry_;
   GatewayMetrics metrics_{&registry_};
+  base::CapturingLogger log_{clock_, base::LogLevel::kError};
   const Intake intake_;
   const int64_t budget_bytes_;
   PayloadBudget budget_;

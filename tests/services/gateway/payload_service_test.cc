@@ -105,9 +105,10 @@ class Script {
                                triptych::testing::kSmallVocabulary)
           .value();
   GatewayMetrics metrics_{&registry_};
+  base::CapturingLogger log_{clock_};
   GatewayCore core_{
       Incarnation(7), clock_,
-      std::make_unique<RequestDesk>(*tokenizer_, scheduler::DeliveryLimits(), &metrics_),
+      std::make_unique<RequestDesk>(*tokenizer_, scheduler::DeliveryLimits(), &metrics_, &log_),
       [](absl::Span<const scheduler::GatewayToScheduler>) {}};
   PayloadService service_{&core_};
   std::unique_ptr<RpcServer> server_;

@@ -37,7 +37,7 @@ class Script {
                                             testing::kSmallVocabulary)
                        .value()),
         metrics_(&registry_),
-        desk_(*tokenizer_, {.max_requests = 4}, &metrics_) {
+        desk_(*tokenizer_, {.max_requests = 4}, &metrics_, &log_) {
     desk_.Live(clock_.Now());
     desk_.OnSchedulerConnected(clock_.Now());
   }
@@ -96,10 +96,12 @@ class Script {
   }
   base::TimePoint now() const { return clock_.Now(); }
   RequestDesk& desk() { return desk_; }
+  std::vector<std::string> log_lines() const { return log_.lines(); }
   int64_t held_bytes() const { return 1000 - budget_.free_bytes(); }
 
  private:
   base::SimulatedClock clock_;
+  base::CapturingLogger log_{clock_};
   base::Registry registry_;
   PayloadBudget budget_{1000};
   std::unique_ptr<models::Tokenizer> tokenizer_;
@@ -235,6 +237,25 @@ TEST_CASE("RequestDesk: a model is served while a scheduler has a worker for eac
   CHECK_FALSE(script.desk().Served("model"));
   script.desk().OnSchedulerConnected(script.now());
   CHECK_FALSE(script.desk().Served("model"));
+}
+
+TEST_CASE("RequestDesk: the log has one line an answer, with the ids of both sides",
+          "[gateway][core]") {
+  Script script;
+  Client good, bad;
+  const RequestId first = script.Submit(&good, "asked-for");
+  REQUIRE(script.Pull(first, 1).ok());
+  REQUIRE(script.Pull(first, 2).ok());
+  script.Tokens(first, 2, 0, "Hello", Finish::kStop);
+  const RequestId second = script.Submit(&bad, "late");
+  script.After(seconds(11));
+  const std::vector<std::string> lines = script.log_lines();
+  REQUIRE(lines.size() == 2);
+  using Catch::Contains;
+  CHECK_THAT(lines[0], Contains("\"request_id\":\"" + ToString(first) + "\",\"epoch\":2"));
+  CHECK_THAT(lines[0], Contains("\"client_id\":\"asked-for\",\"result\":\"stop\""));
+  CHECK_THAT(lines[0], Contains("\"output_tokens\":5"));
+  CHECK_THAT(lines[1], Contains(ToString(second)) && Contains("\"result\":\"deadline_exceeded\""));
 }
 
 TEST_CASE("RequestDesk: an encode pull must name an item", "[gateway][core]") {

@@ -237,7 +237,7 @@ class ScriptedLinks final : public WorkerLinks {
 class ScriptedWorker {
  public:
   base::RealClock clock;
-  base::StreamLogger log{clock, "test", base::LogLevel::kError};
+  base::CapturingLogger log{clock};
   base::Registry registry;
   transport::LoopbackHub hub;
   std::unique_ptr<transport::LoopbackEndpoint> endpoint = hub.Connect(kSelf);

@@ -49,6 +49,28 @@ TEST_CASE("WorkerLoop: reports say how many of the scheduler's messages they ref
   CHECK(worker.links.WaitForHandled(1));
 }
 
+TEST_CASE("WorkerLoop: the log tells each task's story by its request", "[services][worker]") {
+  ScriptedWorker worker;
+  worker.links.answer_pulls = false;
+  const scheduler::AssignPrefill assign = worker.Prefill(1);
+  worker.Tell(assign);
+  REQUIRE(worker.links.WaitFor<scheduler::TaskAccepted>(Task(1)));
+  worker.loop.PostPulled(Task(1), absl::NotFoundError("fenced off"));
+  REQUIRE(worker.links.WaitFor<scheduler::TaskFailed>(Task(1)));
+  worker.Tell(scheduler::ReleaseTask{Task(1)});
+  REQUIRE(worker.links.WaitForHandled(2));
+  const std::vector<std::string> lines = worker.log.lines();
+  REQUIRE(lines.size() == 3);
+  using Catch::Contains;
+  for (const std::string& line : lines) {
+    CHECK_THAT(line, Contains("\"stage\":\"prefill\",\"request_id\":\"" + ToString(assign.request) +
+                              "\",\"epoch\":"));
+  }
+  CHECK_THAT(lines[0], Contains("task assigned"));
+  CHECK_THAT(lines[1], Contains("task accepted"));
+  CHECK_THAT(lines[2], Contains("\"level\":\"warning\"") && Contains("fenced off"));
+}
+
 TEST_CASE("WorkerLoop: is idle only once nothing is held", "[services][worker]") {
   ScriptedWorker worker;
   worker.links.answer_pulls = false;
