@@ -60,6 +60,7 @@ function(triptych_test name)
   set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${include_file})
 endfunction()
 
-if(TRIPTYCH_TESTS)
+# An image is built without tests/.
+if(TRIPTYCH_TESTS AND EXISTS ${CMAKE_SOURCE_DIR}/tests/support/catch_main.cc)
   add_library(triptych_test_main STATIC ${CMAKE_SOURCE_DIR}/tests/support/catch_main.cc)
 endif()

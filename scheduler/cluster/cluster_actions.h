@@ -75,8 +75,6 @@ struct ClusterSnapshot {
   std::array<base::Duration, kNumStages> oldest_wait{};
   // Since the start.
   int64_t admitted = 0;
-  int64_t refused = 0;
-  int64_t failed = 0;
   int64_t restarts = 0;
   int64_t workers_lost = 0;
 };

@@ -78,7 +78,6 @@ void ClusterScheduler::Submit(const SubmitRequest& submit, Submission kind, base
   Pool* pool = nullptr;
   if (status.ok()) status = Admit(submit, &pool, now);
   if (!status.ok()) {
-    ++totals_.refused;
     const bool retry = absl::IsResourceExhausted(status) || absl::IsUnavailable(status);
     const base::Duration retry_after = retry ? config_.retry_after : base::Duration(0);
     actions_.emplace_back(ToGateway{id.gateway, RequestFailed{id, status, retry_after}});
@@ -129,7 +128,6 @@ void ClusterScheduler::LeaveQueues(Request* request) {
 
 void ClusterScheduler::Fail(RequestId id, const absl::Status& status) {
   if (FindRequest(id) == nullptr) return;
-  ++totals_.failed;
   const bool retry = absl::IsResourceExhausted(status) || absl::IsUnavailable(status);
   const base::Duration retry_after = retry ? config_.retry_after : base::Duration(0);
   actions_.emplace_back(ToGateway{id.gateway, RequestFailed{id, status, retry_after}});

@@ -34,6 +34,8 @@ class ClusterScheduler {
   ClusterScheduler(const ClusterScheduler&) = delete;
   ClusterScheduler& operator=(const ClusterScheduler&) = delete;
 
+  // Waits for its peers' reports, and places nothing.
+  bool recovering() const { return recovering_; }
   // What envelopes carry. The term is the highest reported + 1: it may rise while recovering, and
   // when a peer that has obeyed a higher scheduler comes here (see OnWorkerConnected).
   SchedulerId id() const { return id_; }

@@ -145,6 +145,7 @@ void SchedulerCore::Run() {
     cluster_.OnTime(now);
     RunActions();
     Flush();
+    recovering_.store(cluster_.recovering());
     if (now >= next_metrics_) {
       metrics_.OnSnapshot(cluster_.Snapshot(now));
       next_metrics_ = now + kMetricsInterval;

@@ -5,6 +5,7 @@
 //
 // Thread rule: Post* may be called from any thread and never block.
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <map>
@@ -53,6 +54,8 @@ class SchedulerCore {
   // has been stopped.
   bool PostSnapshot(OnSnapshot done);
   bool PostDrain(std::string name, std::function<void(absl::Status)> done);
+  // Whether it still waits for its peers' reports and places nothing, as of the last round.
+  bool recovering() const { return recovering_.load(); }
 
  private:
   using Event = std::function<void(base::TimePoint now)>;
@@ -87,6 +90,7 @@ class SchedulerCore {
   SchedulerMetrics& metrics_;
   scheduler::ClusterScheduler cluster_;
   scheduler::SchedulerId stamped_;
+  std::atomic<bool> recovering_{true};
   bool stepping_down_ = false;  // while actions run: they come from a change of id
   std::map<scheduler::Incarnation, std::shared_ptr<WorkerStream>> workers_;
   std::map<scheduler::Incarnation, std::shared_ptr<GatewayStream>> gateways_;

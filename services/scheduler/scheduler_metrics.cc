@@ -28,10 +28,6 @@ SchedulerMetrics::SchedulerMetrics(base::Registry* registry) : registry_(registr
         {{"stage", ToString(static_cast<scheduler::Stage>(i))}});
   }
   admitted_ = registry->GetCounter({"triptych_admitted_total", "Requests admitted."});
-  refused_ = registry->GetCounter({"triptych_refusals_total", "Requests refused at once."},
-                                  {{"reason", "scheduler"}});
-  failed_ = registry->GetCounter({"triptych_terminals_total", "Ends of requests by reason."},
-                                 {{"reason", "scheduler"}});
   restarts_ = registry->GetCounter(
       {"triptych_request_restarts_total", "Requests started again after a loss."});
   workers_lost_ = registry->GetCounter({"triptych_workers_lost_total", "Workers lost."});
@@ -55,8 +51,6 @@ void SchedulerMetrics::OnSnapshot(const scheduler::ClusterSnapshot& snapshot) {
   queued_prefill_.Set(static_cast<double>(snapshot.queued_prefill_tokens));
   queued_patches_.Set(static_cast<double>(snapshot.queued_patches));
   Raise(admitted_, last_.admitted, snapshot.admitted);
-  Raise(refused_, last_.refused, snapshot.refused);
-  Raise(failed_, last_.failed, snapshot.failed);
   Raise(restarts_, last_.restarts, snapshot.restarts);
   Raise(workers_lost_, last_.workers_lost, snapshot.workers_lost);
   last_ = snapshot;

@@ -61,9 +61,10 @@ absl::Status Serve(const SchedulerOptions& options) {
                      metrics);
   SchedulerService control(&core, &log);
   ClusterService cluster(&core, {options.name, "", getpid()});
-  ASSIGN_OR_RETURN(auto admin,
-                   AdminServer::Start(options.admin, {[&] { return registry.Serialize(); },
-                                                      [] { return true; }, [] { return true; }}));
+  ASSIGN_OR_RETURN(
+      auto admin,
+      AdminServer::Start(options.admin, {[&] { return registry.Serialize(); }, [] { return true; },
+                                         [&] { return !core.recovering(); }}));
   cluster.set_admin(admin->address());
   ASSIGN_OR_RETURN(auto server, RpcServer::Start(options.listen, base::RpcAudience::kInternal,
                                                  {&control, &cluster}));

@@ -25,19 +25,18 @@ void TaskLog::Begin(const Assignment& assign, OutputEpoch epoch, Stage stage) {
 }
 
 void TaskLog::OnMessage(const scheduler::SchedulerToWorker& message) {
-  std::visit(
-      Overloaded{
-          [&](const scheduler::AssignEncode& m) { Begin(m, OutputEpoch(), Stage::kEncode); },
-          [&](const scheduler::AssignPrefill& m) { Begin(m, m.epoch, Stage::kPrefill); },
-          [&](const scheduler::AssignDecode& m) { Begin(m, m.epoch, Stage::kDecode); },
-          [&](const scheduler::ReleaseTask& m) {
-            if (!tasks_.contains(m.task)) return;
-            Line(LogLevel::kDebug, "task released", m.task);
-            tasks_.erase(m.task);
-          },
-          [](const auto&) {},
-      },
-      message);
+  std::visit(Overloaded{
+                 [&](const scheduler::AssignEncode& m) { Begin(m, OutputEpoch(), Stage::kEncode); },
+                 [&](const scheduler::AssignPrefill& m) { Begin(m, m.epoch, Stage::kPrefill); },
+                 [&](const scheduler::AssignDecode& m) { Begin(m, m.epoch, Stage::kDecode); },
+                 [&](const scheduler::ReleaseTask& m) {
+                   if (!tasks_.contains(m.task)) return;
+                   Line(LogLevel::kDebug, "task released", m.task);
+                   tasks_.erase(m.task);
+                 },
+                 [](const auto&) {},
+             },
+             message);
 }
 
 void TaskLog::OnTold(const scheduler::WorkerToScheduler& message) {

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <memory>
 
@@ -75,6 +76,7 @@ class Worker {
   const WorkerOptions& options_;
   base::RealClock clock_;
   base::StreamLogger log_{clock_, options_.name, base::LogLevelOf(options_.log_level)};
+  std::atomic<bool> draining_{false};
   base::Registry registry_;
   models::ModelConfig model_;
   scheduler::WorkerProfile profile_;
@@ -146,7 +148,7 @@ absl::Status Worker::Open() {
   ASSIGN_OR_RETURN(
       admin_, AdminServer::Start(options_.admin,
                                  {[this] { return registry_.Serialize(); }, [] { return true; },
-                                  [this] { return links_->connected(); }}));
+                                  [this] { return links_->connected() && !draining_.load(); }}));
   links_->set_address(options_.advertise.empty() ? server_->address() : options_.advertise);
   links_->set_admin(admin_->address());
   loop_->Start();
@@ -171,6 +173,7 @@ void Worker::Prepare(scheduler::TaskId task, ItemMedia media) {
 
 // Takes no new task and waits for those that run.
 void Worker::Drain() {
+  draining_.store(true);
   links_->SetDraining();
   loop_->PostDrain();
   if (!loop_->WaitUntilIdle(clock_.Now() + options_.drain_timeout)) {

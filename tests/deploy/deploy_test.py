@@ -5,6 +5,7 @@ Ends with 77 where this machine lacks the tool that the case needs; ctest shows 
 """
 
 import argparse
+import fnmatch
 import glob
 import json
 import os
@@ -12,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 SKIPPED = 77
 METRIC = r"\btriptych_[a-z0-9_]+"
@@ -185,6 +187,21 @@ def case_dockerfile(args):
     user = re.findall(r"^USER (\S+)", text, re.M)
     expect(user and not user[-1].startswith(("0", "root")), "the last USER is not root")
     expect(PROGRAMS <= set(re.findall(r"triptych-\w+", text)), "every program is built")
+
+
+def case_context(args):
+    """The build configures with what the image's build sees of the checkout."""
+    ignored = read(args.root, "deploy/Dockerfile.dockerignore").split()
+    expect(".git" in ignored and "tests" in ignored, f"{ignored}")
+    with tempfile.TemporaryDirectory() as scratch:
+        context = os.path.join(scratch, "context")
+        shutil.copytree(args.root, context, ignore=lambda folder, names: [
+            name for name in names if folder == args.root and
+            any(fnmatch.fnmatch(name, pattern) for pattern in ignored)])
+        result = subprocess.run(["cmake", "-G", "Ninja", "-S", context, "-B", context + "/build"],
+                                capture_output=True, text=True, check=False)
+        expect(result.returncode == 0, result.stderr)
+        expect(os.path.exists(context + "/build/build.ninja"), "there is something to build")
 
 
 CASES = {name[5:]: function for name, function in globals().items() if name.startswith("case_")}

@@ -133,16 +133,18 @@ TEST_CASE("ClusterScheduler: another model's request is FAILED_PRECONDITION",
   CHECK(cluster.Failure(1) == absl::StatusCode::kFailedPrecondition);
 }
 
+const base::Duration kRoleGrace = ClusterConfig().role_grace;
+
 TEST_CASE("ClusterScheduler: a missing role is waited for, then UNAVAILABLE",
           "[scheduler][cluster][admission]") {
   Narrow cluster;
   cluster.Submit(cluster.Pictures(1, 1));
-  cluster.Pass(milliseconds(1500));
+  cluster.Pass(kRoleGrace - milliseconds(500));
   CHECK(cluster.Failure(1) == absl::StatusCode::kOk);
   if (GENERATE(false, true)) {
     cluster.Worker(1, "E");
     CHECK(cluster.workers[1].All<AssignEncode>().size() == 1);
-    cluster.Pass(seconds(2));
+    cluster.Pass(kRoleGrace);
     CHECK(cluster.Failure(1) == absl::StatusCode::kOk);
   } else {
     cluster.Pass(seconds(1));
@@ -165,7 +167,7 @@ TEST_CASE("ClusterScheduler: the last decode worker may be replaced within the g
     cluster.Worker(6, "D");
     CHECK(cluster.Counts().handing_over == 1);
   } else {
-    cluster.Pass(milliseconds(2200));
+    cluster.Pass(kRoleGrace + milliseconds(200));
     CHECK(cluster.Failure(1) == absl::StatusCode::kUnavailable);
     CHECK(cluster.Tasks(3) == 0);
   }
