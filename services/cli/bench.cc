@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <optional>
@@ -83,7 +84,10 @@ absl::StatusOr<std::vector<Arrival>> MakeArrivals(const BenchOptions& options) {
     return PoissonArrivals(options.rate, duration, static_cast<uint64_t>(options.seed));
   }
   std::ifstream in(options.trace);
-  if (!in) return absl::NotFoundError(absl::StrCat("--trace: cannot read ", options.trace));
+  std::error_code error;
+  if (!in || std::filesystem::is_directory(options.trace, error)) {
+    return absl::NotFoundError(absl::StrCat("--trace: cannot read ", options.trace));
+  }
   const std::string csv((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
   return TraceArrivals(csv, options.rate, duration);
 }

@@ -1,5 +1,6 @@
 #include "services/cli/conversation.h"
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <utility>
@@ -13,9 +14,14 @@ namespace triptych::services {
 namespace {
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  // A folder opens, and throws when it is read.
+  std::error_code error;
   std::ifstream in(path, std::ios::binary);
+  if (!in.is_open() || std::filesystem::is_directory(path, error)) {
+    return absl::NotFoundError(absl::StrCat("cannot read ", path));
+  }
   std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  if (!in.is_open() || in.bad()) return absl::NotFoundError(absl::StrCat("cannot read ", path));
+  if (in.bad()) return absl::NotFoundError(absl::StrCat("cannot read ", path));
   return bytes;
 }
 

@@ -148,11 +148,13 @@ void Gateway::Drain() {
   std::promise<void> idle;
   const base::TimePoint until =
       parts_->clock.Now() + std::chrono::seconds(parts_->options.drain_seconds);
-  parts_->core.Post([parts = parts_.get(), &idle, until](RequestDesk& desk, base::TimePoint) {
-    parts->TellHealth();
-    desk.Drain(until, [&idle] { idle.set_value(); });
-  });
-  idle.get_future().wait();
+  const bool posted =
+      parts_->core.Post([parts = parts_.get(), &idle, until](RequestDesk& desk, base::TimePoint) {
+        parts->TellHealth();
+        desk.Drain(until, [&idle] { idle.set_value(); });
+      });
+  // A queue that is full now drops the rest anyway.
+  if (posted) idle.get_future().wait();
 }
 
 int RunGateway(int argc, const char* const* argv) {

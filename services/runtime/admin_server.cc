@@ -108,14 +108,22 @@ class AdminServer::Impl {
   void Accept() {
     acceptor_.async_accept([this](beast::error_code error, Tcp::socket socket) {
       if (error == asio::error::operation_aborted) return;
-      if (!error) std::make_shared<Session>(std::move(socket), pages_)->Run();
-      Accept();
+      if (!error) {
+        std::make_shared<Session>(std::move(socket), pages_)->Run();
+        return Accept();
+      }
+      // No descriptor is free: at once again would only burn the processor.
+      pause_.expires_after(std::chrono::milliseconds(50));
+      pause_.async_wait([this](beast::error_code stopped) {
+        if (!stopped) Accept();
+      });
     });
   }
 
   const AdminPages pages_;
   asio::io_context context_{1};
   Tcp::acceptor acceptor_;
+  asio::steady_timer pause_{context_};
   std::thread thread_;
 };
 

@@ -10,6 +10,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "services/gateway/request/errors.h"
@@ -183,7 +184,8 @@ void HttpSession::BeginBody() {
   SetDeadline(timeouts_.body +
               std::chrono::seconds(length ? static_cast<int64_t>(*length) / kBodyBytesPerSecond
                                           : front_.max_body_bytes / kBodyBytesPerSecond));
-  if (View(request[http::field::expect]) != "100-continue") return ReadBody();
+  if (!absl::EqualsIgnoreCase(View(request[http::field::expect]), "100-continue"))
+    return ReadBody();
   out_ = "HTTP/1.1 100 Continue\r\n\r\n";
   asio::async_write(socket_, asio::buffer(out_), [self = shared_from_this()](Error error, size_t) {
     if (error) return self->Close();
@@ -213,7 +215,9 @@ void HttpSession::OnBodyChunk(Error error, size_t offered) {
 void HttpSession::Discard(const absl::Status& refusal) {
   front_.metrics.Refused(refusal);
   DropBody();
-  if (View(parser_->get()[http::field::expect]) == "100-continue") must_close_ = true;
+  if (absl::EqualsIgnoreCase(View(parser_->get()[http::field::expect]), "100-continue")) {
+    must_close_ = true;
+  }
   SetDeadline(timeouts_.drain);
   DiscardMore(refusal, kMaxDiscardBytes);
 }

@@ -32,10 +32,11 @@ bool InRange(double value, double low, double high) {
 }
 
 absl::StatusOr<models::Role> RoleOf(const std::string& role) {
-  if (role == "system") return models::Role::kSystem;
+  // Newer clients of OpenAI's say developer where older ones said system.
+  if (role == "system" || role == "developer") return models::Role::kSystem;
   if (role == "user") return models::Role::kUser;
   if (role == "assistant") return models::Role::kAssistant;
-  return Invalid("a role is system, user or assistant");
+  return Invalid("a role is system, developer, user or assistant");
 }
 
 // Digest of the tenant, the model's fingerprint (which covers preprocessing), decoded size and
@@ -123,13 +124,13 @@ absl::Status Intake::CheckMessages(const ChatRequest& request) const {
   int items = 0;
   int64_t text_bytes = 0;
   for (const ChatMessage& message : request.messages) {
-    RETURN_IF_ERROR(RoleOf(message.role).status());
+    ASSIGN_OR_RETURN(const models::Role role, RoleOf(message.role));
     for (const ChatPart& part : message.parts) {
       if (const auto* text = std::get_if<std::string>(&part)) {
         text_bytes += static_cast<int64_t>(text->size());
       } else if (++items > kMaxItems) {
         return Refuse("too_many_images");
-      } else if (message.role == "system") {
+      } else if (role == models::Role::kSystem) {
         return Invalid("a system message has text only");
       }
     }

@@ -191,12 +191,22 @@ absl::Status CheckNotOffered(const Members& members) {
     const bool empty = (list != nullptr && list->empty()) || (object != nullptr && object->empty());
     if (!empty) return Invalid(absl::StrCat(key, " is not offered"));
   }
-  for (const char* key : {"presence_penalty", "frequency_penalty"}) {
-    double penalty = 0;
-    RETURN_IF_ERROR(members.ReadNumber(key, &penalty));
-    if (penalty != 0) return Invalid(absl::StrCat(key, " is not offered"));
+  const std::pair<const char*, double> neutral[] = {
+      {"presence_penalty", 0}, {"frequency_penalty", 0}, {"repetition_penalty", 1}, {"min_p", 0}};
+  for (const auto& [key, nothing] : neutral) {
+    double value = nothing;
+    RETURN_IF_ERROR(members.ReadNumber(key, &value));
+    if (value != nothing) return Invalid(absl::StrCat(key, " is not offered"));
   }
-  return absl::OkStatus();
+  for (const char* key : {"guided_json", "guided_regex", "guided_choice", "guided_grammar"}) {
+    if (members.Find(key) != nullptr) return Invalid(absl::StrCat(key, " is not offered"));
+  }
+  JsonValue* format = members.Find("response_format");
+  if (format == nullptr) return absl::OkStatus();
+  std::string type;
+  if (format->As<JsonObject>() != nullptr) RETURN_IF_ERROR(Members(*format).Read("type", &type));
+  return type == "text" ? absl::OkStatus()
+                        : Invalid("response_format other than text is not offered");
 }
 
 }  // namespace

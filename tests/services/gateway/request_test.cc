@@ -129,11 +129,26 @@ TEST_CASE("ToClientError: texts that are not ours never reach a client", "[gatew
 }
 
 TEST_CASE("ParseOpenAiRequest: members of a wrong type are refused", "[gateway][request]") {
-  for (const char* members :
-       {R"(,"temperature":"1")", R"(,"max_tokens":"5")", R"(,"max_tokens":1.5)", R"(,"stream":1)",
-        R"(,"stop":[1])", R"(,"stop":{})", R"(,"seed":0.5)", R"(,"top_k":"3")", R"(,"n":[])",
-        R"(,"logprobs":2)", R"(,"top_logprobs":3)", R"(,"stream_options":true)", R"(,"model":3)",
-        R"(,"tools":[{}])", R"(,"presence_penalty":1)"}) {
+  for (const char* members : {R"(,"temperature":"1")",
+                              R"(,"max_tokens":"5")",
+                              R"(,"max_tokens":1.5)",
+                              R"(,"stream":1)",
+                              R"(,"stop":[1])",
+                              R"(,"stop":{})",
+                              R"(,"seed":0.5)",
+                              R"(,"top_k":"3")",
+                              R"(,"n":[])",
+                              R"(,"logprobs":2)",
+                              R"(,"top_logprobs":3)",
+                              R"(,"stream_options":true)",
+                              R"(,"model":3)",
+                              R"(,"tools":[{}])",
+                              R"(,"presence_penalty":1)",
+                              R"(,"min_p":0.1)",
+                              R"(,"repetition_penalty":1.1)",
+                              R"(,"guided_regex":"a")",
+                              R"(,"response_format":"text")",
+                              R"(,"response_format":{"type":"json_object"})"}) {
     INFO(members);
     const auto request = ParseOpenAiRequest(Body(members));
     REQUIRE_FALSE(request.ok());
@@ -147,6 +162,8 @@ TEST_CASE("ParseOpenAiRequest: members of a wrong type are refused", "[gateway][
     CHECK_FALSE(ParseOpenAiRequest(body).ok());
   }
   CHECK(ParseOpenAiRequest(Body(R"(,"tools":[],"user":"me","unknown":{"a":[1]})")).ok());
+  CHECK(ParseOpenAiRequest(Body(R"(,"response_format":{"type":"text"},"repetition_penalty":1)"))
+            .ok());
 }
 
 TEST_CASE("ParseOpenAiRequest: a thousand pictures are refused unread", "[gateway][request]") {
@@ -189,6 +206,10 @@ TEST_CASE("Intake: one table of limits", "[gateway][request]") {
   CHECK(CodeOf(TakeJson(Body(stops + "]"))) == "invalid_request");
   CHECK(CodeOf(TakeJson(R"({"messages":[]})")) == "invalid_request");
   CHECK(CodeOf(TakeJson(R"({"messages":[{"role":"wizard","content":"x"}]})")) == "invalid_request");
+  // The newer name of a system message, with the same rules.
+  CHECK(CodeOf(TakeJson(R"({"messages":[{"role":"developer","content":[{"type":"image_url",)"
+                        R"("image_url":{"url":"data:image/png;base64,AA=="}}]}]})")) ==
+        "invalid_request");
   const std::string giant(400'000, 'a');
   CHECK(CodeOf(TakeJson(R"({"messages":[{"role":"user","content":")" + giant + " " + giant +
                         "\"}]}")) == "prompt_too_long");
