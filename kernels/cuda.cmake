@@ -1,27 +1,9 @@
-# The CUDA sides (x.cu) of the ops, compiled by nvcc where it is found and TRIPTYCH_CUDA is ON.
+# The CUDA sides (x.cu) of the ops, compiled by nvcc where cmake/TriptychCuda.cmake finds it.
 # Without it the ops answer Unimplemented for Device::kCuda. Plain rules instead of CMake's CUDA
 # language: that would have to be enabled by every folder that links this library.
-if(NOT TRIPTYCH_CUDA)
+if(NOT TARGET triptych_cudart)
   return()
 endif()
-find_program(TRIPTYCH_NVCC nvcc HINTS /usr/local/cuda/bin ENV CUDA_HOME PATH_SUFFIXES bin)
-if(NOT TRIPTYCH_NVCC)
-  message(STATUS "kernels: no nvcc, so without CUDA")
-  return()
-endif()
-get_filename_component(TRIPTYCH_CUDA_ROOT ${TRIPTYCH_NVCC} REALPATH)
-get_filename_component(TRIPTYCH_CUDA_ROOT ${TRIPTYCH_CUDA_ROOT}/../.. ABSOLUTE)
-find_library(TRIPTYCH_CUDART cudart_static
-             HINTS ${TRIPTYCH_CUDA_ROOT}/lib64 ${TRIPTYCH_CUDA_ROOT}/targets/x86_64-linux/lib)
-if(NOT TRIPTYCH_CUDART)
-  message(STATUS "kernels: nvcc without a static runtime, so without CUDA")
-  return()
-endif()
-
-# For whoever calls the runtime itself (tests, benchmarks): its headers and the static library.
-add_library(triptych_cudart INTERFACE)
-target_include_directories(triptych_cudart SYSTEM INTERFACE ${TRIPTYCH_CUDA_ROOT}/include)
-target_link_libraries(triptych_cudart INTERFACE ${TRIPTYCH_CUDART} Threads::Threads rt dl)
 
 set(TRIPTYCH_NVCC_FLAGS -std=c++20 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a
     -Xptxas=-warn-spills -Werror=all-warnings -Xcompiler=-Wall,-Wextra,-fPIC -I${CMAKE_SOURCE_DIR})
