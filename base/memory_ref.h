@@ -37,7 +37,7 @@ struct MemoryRef {
 };
 
 // All of `span`, as host memory.
-inline MemoryRef HostMemory(absl::Span<uint8_t> span) {
+inline MemoryRef HostRef(absl::Span<uint8_t> span) {
   return {.data = span.data(), .bytes = static_cast<int64_t>(span.size())};
 }
 

@@ -10,8 +10,7 @@
 #include <functional>
 #include <vector>
 
-#include "absl/status/status.h"
-#include "absl/types/span.h"
+#include "base/memory_ref.h"
 #include "scheduler/plan/step_plan.h"
 
 namespace triptych::engine {
@@ -34,6 +33,11 @@ struct EncodeInput {
   std::vector<float> patches;
 };
 
+// Memory of pieces to be sent and of pieces received.
+struct TransferRegions {
+  base::MemoryRef staging, landing;
+};
+
 class Executor {
  public:
   using OnResult = std::function<void(scheduler::StepResult)>;
@@ -46,12 +50,9 @@ class Executor {
   // Forgets them; unknown tasks are fine. Steps already submitted keep what they need.
   virtual void DropPatches(scheduler::TaskId task) = 0;
 
-  // Memory of a staging or landing buffer. RESOURCE_EXHAUSTED when it cannot be had.
-  virtual absl::Status AcquireBuffer(scheduler::BufferId buffer, int64_t bytes) = 0;
-  // The bytes; empty for a modelled device. Valid until ReleaseBuffer.
-  virtual absl::Span<uint8_t> BufferBytes(scheduler::BufferId buffer) = 0;
-  // The caller guarantees that no unfinished step and no transfer uses it.
-  virtual void ReleaseBuffer(scheduler::BufferId buffer) = 0;
+  // Where the buffers of pieces lie; the stage scheduler cuts them out. Constant, so that a
+  // transport may register them once.
+  virtual const TransferRegions& transfer_regions() const = 0;
 
   // Enqueues a plan; at most two are in flight. Results come in the order of submission.
   virtual void Submit(scheduler::StepPlan plan) = 0;

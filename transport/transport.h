@@ -12,27 +12,28 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/types/span.h"
+#include "base/memory_ref.h"
 #include "scheduler/plan/ids.h"
 
 namespace triptych::transport {
 
 class Transport {
  public:
-  // UNAVAILABLE when the peer is gone, ABORTED after Abort, DATA_LOSS when the sizes differ.
+  // UNAVAILABLE when the peer is gone, ABORTED after Abort, DATA_LOSS when the sizes differ,
+  // FAILED_PRECONDITION for memory of a space that the back end does not reach.
   using OnDone = std::function<void(absl::Status)>;
   virtual ~Transport() = default;
 
   // Sends `bytes` as operation `sequence` to `peer`, reached at `address`. The bytes stay valid and
-  // unchanged until `on_done`. `declared_bytes` is bytes.size(), or the size that a modelled device
-  // pretends to send: then `bytes` is empty.
+  // unchanged until `on_done`. Where they are only declared (a modelled device), their number alone
+  // is sent.
   virtual void Send(scheduler::Incarnation peer, const std::string& address, uint64_t sequence,
-                    absl::Span<const uint8_t> bytes, int64_t declared_bytes, OnDone on_done) = 0;
+                    base::MemoryRef bytes, OnDone on_done) = 0;
 
-  // Receives operation `sequence` of `peer` into `landing` (empty for a modelled device). The
-  // sender may be early or late; the order of posting is the order of `sequence`.
-  virtual void Receive(scheduler::Incarnation peer, uint64_t sequence, absl::Span<uint8_t> landing,
-                       int64_t declared_bytes, OnDone on_done) = 0;
+  // Receives operation `sequence` of `peer` into all of `landing`. The sender may be early or late;
+  // the order of posting is the order of `sequence`.
+  virtual void Receive(scheduler::Incarnation peer, uint64_t sequence, base::MemoryRef landing,
+                       OnDone on_done) = 0;
 
   // The peer is gone or given up: completes every operation with it, posted or later, with ABORTED.
   // Returns at once; landing memory is in use until each on_done has come.

@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status.h"
 #include "models/config/model_config.h"
@@ -42,7 +41,10 @@ absl::StatusOr<std::unique_ptr<CpuExecutor>> CpuExecutor::Create(const CpuExecut
                                  .kv_heads = config.num_kv_heads,
                                  .head_dim = config.head_dim,
                                  .dtype = options.kv_type};
-  std::unique_ptr<CpuExecutor> executor(new CpuExecutor(options, clock, std::move(on_result)));
+  std::unique_ptr<CpuExecutor> executor(new CpuExecutor(clock, std::move(on_result)));
+  ASSIGN_OR_RETURN(executor->staging_, HostMemory::Map(options.staging_bytes));
+  ASSIGN_OR_RETURN(executor->landing_, HostMemory::Map(options.landing_bytes));
+  executor->regions_ = {executor->staging_.ref(), executor->landing_.ref()};
   executor->capacity_ = MakeCapacity(options, config);
   executor->runner_ = std::make_unique<StepRunner>(StepRunner::Parts{
       .vision = std::move(vision),
@@ -66,31 +68,6 @@ void CpuExecutor::ProvidePatches(scheduler::TaskId task, EncodeInput input) {
 
 void CpuExecutor::DropPatches(scheduler::TaskId task) { patches_.erase(task); }
 
-absl::Status CpuExecutor::AcquireBuffer(scheduler::BufferId buffer, int64_t bytes) {
-  CHECK_TRUE(bytes >= 0 && !buffers_.contains(buffer));
-  if (bytes > buffer_budget_ - buffer_bytes_) {
-    return absl::ResourceExhaustedError(absl::StrCat(bytes, " bytes of buffer asked, ",
-                                                     buffer_budget_ - buffer_bytes_, " left of ",
-                                                     buffer_budget_));
-  }
-  buffer_bytes_ += bytes;
-  buffers_.emplace(buffer, std::vector<uint8_t>(bytes));
-  return absl::OkStatus();
-}
-
-absl::Span<uint8_t> CpuExecutor::BufferBytes(scheduler::BufferId buffer) {
-  const auto found = buffers_.find(buffer);
-  CHECK_TRUE(found != buffers_.end());
-  return absl::MakeSpan(found->second);
-}
-
-void CpuExecutor::ReleaseBuffer(scheduler::BufferId buffer) {
-  const auto found = buffers_.find(buffer);
-  if (found == buffers_.end()) return;
-  buffer_bytes_ -= static_cast<int64_t>(found->second.size());
-  buffers_.erase(found);
-}
-
 void CpuExecutor::Submit(scheduler::StepPlan plan) {
   RunnableStep step{.plan = std::move(plan)};
   for (const scheduler::EncodeRow& encode : step.plan.encodes) {
@@ -99,10 +76,12 @@ void CpuExecutor::Submit(scheduler::StepPlan plan) {
     step.patches.push_back(found->second);
   }
   for (const scheduler::ImportSpec& import : step.plan.imports) {
-    step.import_bytes.push_back(BufferBytes(import.buffer));
+    step.import_bytes.push_back(
+        regions_.landing.Sub(import.buffer.offset, import.buffer.bytes).HostBytes());
   }
   for (const scheduler::ExportSpec& spec : step.plan.exports) {
-    step.export_bytes.push_back(BufferBytes(spec.buffer));
+    step.export_bytes.push_back(
+        regions_.staging.Sub(spec.buffer.offset, spec.buffer.bytes).HostBytes());
   }
   CHECK_TRUE(queue_.TryPush(std::move(step)));
 }

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "engine/cpu/step_runner.h"
 #include "engine/executor.h"
+#include "engine/memory/host_memory.h"
 
 namespace triptych::engine {
 
@@ -24,8 +25,9 @@ struct CpuExecutorOptions {
   int32_t kv_block_tokens = 16;
   int32_t kv_blocks = 4096;
   int32_t embedding_slots = 8192;
-  // Bytes of all staging and landing buffers together.
-  int64_t buffer_bytes = int64_t{512} << 20;
+  // Of the regions of pieces; resident where they were used.
+  int64_t staging_bytes = int64_t{256} << 20;
+  int64_t landing_bytes = int64_t{256} << 20;
   kernels::DType kv_type = kernels::DType::kFloat32;
 };
 
@@ -33,7 +35,7 @@ class CpuExecutor final : public Executor {
  public:
   // Loads the model (seconds for a large one) and starts the thread. `clock` outlives the executor;
   // `on_result` is called on the engine thread. Errors as the loaders'; INVALID_ARGUMENT for sizes
-  // below 1.
+  // below 1, RESOURCE_EXHAUSTED when the regions cannot be had.
   static absl::StatusOr<std::unique_ptr<CpuExecutor>> Create(const CpuExecutorOptions& options,
                                                              const base::Clock& clock,
                                                              OnResult on_result);
@@ -43,15 +45,12 @@ class CpuExecutor final : public Executor {
   const Capacity& capacity() const override { return capacity_; }
   void ProvidePatches(scheduler::TaskId task, EncodeInput input) override;
   void DropPatches(scheduler::TaskId task) override;
-  absl::Status AcquireBuffer(scheduler::BufferId buffer, int64_t bytes) override;
-  absl::Span<uint8_t> BufferBytes(scheduler::BufferId buffer) override;
-  void ReleaseBuffer(scheduler::BufferId buffer) override;
+  const TransferRegions& transfer_regions() const override { return regions_; }
   void Submit(scheduler::StepPlan plan) override;
 
  private:
-  CpuExecutor(const CpuExecutorOptions& options, const base::Clock& clock, OnResult on_result)
-      : buffer_budget_(options.buffer_bytes),
-        clock_(clock),
+  CpuExecutor(const base::Clock& clock, OnResult on_result)
+      : clock_(clock),
         on_result_(std::move(on_result)),
         queue_(kMaxStepsInFlight) {}
   void Loop();
@@ -60,14 +59,13 @@ class CpuExecutor final : public Executor {
   static constexpr size_t kMaxStepsInFlight = 3;
 
   Capacity capacity_;
-  const int64_t buffer_budget_;
-  int64_t buffer_bytes_ = 0;
+  HostMemory staging_, landing_;
+  TransferRegions regions_;
   const base::Clock& clock_;
   const OnResult on_result_;
   // Owner thread only. Plans carry shared references: a step keeps its patches (shared with
   // DropPatches) until it has run.
   absl::flat_hash_map<scheduler::TaskId, std::shared_ptr<const EncodeInput>> patches_;
-  absl::flat_hash_map<scheduler::BufferId, std::vector<uint8_t>> buffers_;
   base::BoundedQueue<RunnableStep> queue_;
   std::unique_ptr<StepRunner> runner_;  // engine thread only, once it has started
   std::thread thread_;

@@ -96,7 +96,7 @@ scheduler::ExportResult StepRunner::Export(const scheduler::ExportSpec& spec,
     CHECK_LE(size, static_cast<int64_t>(bytes.size()));
     std::memcpy(bytes.data(), parts_.embeddings->Slots(spec.first_slot, tokens), size);
   }
-  return {.buffer = spec.buffer, .checksum = base::Checksum64(bytes.data(), size)};
+  return {.buffer = spec.buffer.id, .checksum = base::Checksum64(bytes.data(), size)};
 }
 
 void StepRunner::Encode(const scheduler::EncodeRow& row, const EncodeInput& input) {

@@ -11,6 +11,7 @@ ModelledDevice::ModelledDevice(ModelledConfig config, const base::Clock& clock, 
       executor_(std::move(config), clock,
                 [this](scheduler::StepResult result)
                     ABSL_NO_THREAD_SAFETY_ANALYSIS { results_.push_back(std::move(result)); }),
+      regions_(executor_.transfer_regions()),
       thread_([this] { Run(); }) {}
 
 ModelledDevice::~ModelledDevice() {
@@ -51,21 +52,6 @@ void ModelledDevice::ProvidePatches(scheduler::TaskId task, EncodeInput input) {
 void ModelledDevice::DropPatches(scheduler::TaskId task) {
   base::MutexLock lock(&mutex_);
   executor_.DropPatches(task);
-}
-
-absl::Status ModelledDevice::AcquireBuffer(scheduler::BufferId buffer, int64_t bytes) {
-  base::MutexLock lock(&mutex_);
-  return executor_.AcquireBuffer(buffer, bytes);
-}
-
-absl::Span<uint8_t> ModelledDevice::BufferBytes(scheduler::BufferId buffer) {
-  base::MutexLock lock(&mutex_);
-  return executor_.BufferBytes(buffer);
-}
-
-void ModelledDevice::ReleaseBuffer(scheduler::BufferId buffer) {
-  base::MutexLock lock(&mutex_);
-  executor_.ReleaseBuffer(buffer);
 }
 
 void ModelledDevice::Submit(scheduler::StepPlan plan) {

@@ -23,9 +23,7 @@ class ModelledDevice final : public Executor {
   const Capacity& capacity() const override { return capacity_; }
   void ProvidePatches(scheduler::TaskId task, EncodeInput input) override;
   void DropPatches(scheduler::TaskId task) override;
-  absl::Status AcquireBuffer(scheduler::BufferId buffer, int64_t bytes) override;
-  absl::Span<uint8_t> BufferBytes(scheduler::BufferId buffer) override;
-  void ReleaseBuffer(scheduler::BufferId buffer) override;
+  const TransferRegions& transfer_regions() const override { return regions_; }
   void Submit(scheduler::StepPlan plan) override;
 
  private:
@@ -39,6 +37,7 @@ class ModelledDevice final : public Executor {
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<scheduler::StepResult> results_ ABSL_GUARDED_BY(mutex_);
   ModelledExecutor executor_ ABSL_GUARDED_BY(mutex_);
+  const TransferRegions regions_;
   std::thread thread_;
 };
 

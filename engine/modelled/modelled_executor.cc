@@ -8,7 +8,6 @@
 
 namespace triptych::engine {
 
-using scheduler::BufferId;
 using scheduler::TaskId;
 
 ModelledExecutor::ModelledExecutor(ModelledConfig config, const base::Clock& clock,
@@ -16,7 +15,16 @@ ModelledExecutor::ModelledExecutor(ModelledConfig config, const base::Clock& clo
     : config_(std::move(config)),
       clock_(clock),
       on_result_(std::move(on_result)),
-      model_(config_.capacity, config_.tokens, config_.payload) {}
+      model_(config_.capacity, config_.tokens, config_.payload),
+      regions_{{.bytes = config_.staging_bytes}, {.bytes = config_.landing_bytes}} {
+  if (config_.payload == FakePayload::kDeclared) return;
+  auto staging = HostMemory::Map(config_.staging_bytes);
+  auto landing = HostMemory::Map(config_.landing_bytes);
+  CHECK_TRUE(staging.ok() && landing.ok());  // tests alone carry bytes
+  staging_ = *std::move(staging);
+  landing_ = *std::move(landing);
+  regions_ = {staging_.ref(), landing_.ref()};
+}
 
 void ModelledExecutor::ProvidePatches(TaskId task, EncodeInput input) {
   const uint64_t digest =
@@ -26,22 +34,6 @@ void ModelledExecutor::ProvidePatches(TaskId task, EncodeInput input) {
 }
 
 void ModelledExecutor::DropPatches(TaskId task) { digests_.erase(task); }
-
-absl::Status ModelledExecutor::AcquireBuffer(BufferId buffer, int64_t bytes) {
-  const bool carried = config_.payload == FakePayload::kCarried;
-  CHECK_TRUE(
-      buffers_.emplace(buffer, std::vector<uint8_t>(carried ? static_cast<size_t>(bytes) : 0))
-          .second);
-  return absl::OkStatus();
-}
-
-absl::Span<uint8_t> ModelledExecutor::BufferBytes(BufferId buffer) {
-  auto it = buffers_.find(buffer);
-  CHECK_TRUE(it != buffers_.end());
-  return absl::MakeSpan(it->second);
-}
-
-void ModelledExecutor::ReleaseBuffer(BufferId buffer) { CHECK_EQ(buffers_.erase(buffer), 1u); }
 
 void ModelledExecutor::Submit(scheduler::StepPlan plan) {
   CHECK_LT(steps_.size(), 2u);
@@ -75,7 +67,9 @@ void ModelledExecutor::RunUntil(base::TimePoint now) {
 
 scheduler::StepResult ModelledExecutor::Run(const Step& step) {
   scheduler::StepResult result{.id = step.plan.id, .seconds = step.seconds};
-  for (const auto& spec : step.plan.imports) model_.Import(spec, BufferBytes(spec.buffer));
+  for (const auto& spec : step.plan.imports) {
+    model_.Import(spec, regions_.landing.Sub(spec.buffer.offset, spec.buffer.bytes).HostBytes());
+  }
   for (size_t i = 0; i < step.plan.encodes.size(); ++i) {
     model_.Encode(step.plan.encodes[i], step.digests[i]);
   }
@@ -85,9 +79,10 @@ scheduler::StepResult ModelledExecutor::Run(const Step& step) {
     result.rows.push_back(model_.Run(row, row.sampled_by.has_value() ? &last_token : nullptr));
   }
   for (const auto& spec : step.plan.exports) {
-    const absl::Span<uint8_t> bytes = BufferBytes(spec.buffer);
+    const absl::Span<uint8_t> bytes =
+        regions_.staging.Sub(spec.buffer.offset, spec.buffer.bytes).HostBytes();
     model_.Export(spec, bytes);
-    result.exports.push_back({spec.buffer, base::Checksum64(bytes.data(), bytes.size())});
+    result.exports.push_back({spec.buffer.id, base::Checksum64(bytes.data(), bytes.size())});
   }
   return result;
 }

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "engine/executor.h"
+#include "engine/memory/host_memory.h"
 #include "engine/modelled/cost_model.h"
 #include "engine/modelled/fake_model.h"
 
@@ -23,6 +24,9 @@ struct ModelledConfig {
   CostModel cost;
   FakeTokens tokens;
   FakePayload payload = FakePayload::kDeclared;
+  // Of the regions of pieces; they have bytes under kCarried only.
+  int64_t staging_bytes = int64_t{256} << 20;
+  int64_t landing_bytes = int64_t{256} << 20;
 };
 
 class ModelledExecutor final : public Executor {
@@ -33,9 +37,7 @@ class ModelledExecutor final : public Executor {
   const Capacity& capacity() const override { return config_.capacity; }
   void ProvidePatches(scheduler::TaskId task, EncodeInput input) override;
   void DropPatches(scheduler::TaskId task) override;
-  absl::Status AcquireBuffer(scheduler::BufferId buffer, int64_t bytes) override;
-  absl::Span<uint8_t> BufferBytes(scheduler::BufferId buffer) override;
-  void ReleaseBuffer(scheduler::BufferId buffer) override;
+  const TransferRegions& transfer_regions() const override { return regions_; }
   // CHECKs that at most two are in flight, and that every id in a plan exists when it runs.
   void Submit(scheduler::StepPlan plan) override;
 
@@ -44,7 +46,6 @@ class ModelledExecutor final : public Executor {
   // Runs the steps that are over by `now` and gives their results.
   void RunUntil(base::TimePoint now);
 
-  int num_buffers() const { return static_cast<int>(buffers_.size()); }
   int num_patches() const { return static_cast<int>(digests_.size()); }
 
  private:
@@ -61,8 +62,9 @@ class ModelledExecutor final : public Executor {
   const base::Clock& clock_;
   const OnResult on_result_;
   FakeModel model_;
+  HostMemory staging_, landing_;
+  TransferRegions regions_;
   std::map<scheduler::TaskId, uint64_t> digests_;
-  std::map<scheduler::BufferId, std::vector<uint8_t>> buffers_;
   std::deque<Step> steps_;
   // The last results, which rows of later steps may refer to.
   std::deque<scheduler::StepResult> done_;

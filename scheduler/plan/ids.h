@@ -17,7 +17,7 @@ using Incarnation = base::StrongId<struct IncarnationTag>;
 using OutputEpoch = base::StrongId<struct OutputEpochTag, uint32_t>;
 // One step of one worker's engine, counted from 1.
 using StepId = base::StrongId<struct StepTag>;
-// A staging or landing buffer of one worker, never used twice.
+// A buffer of one region of transfer memory of one worker, never used twice.
 using BufferId = base::StrongId<struct BufferTag>;
 // A block of a worker's KV pool, from 0.
 using BlockId = int32_t;

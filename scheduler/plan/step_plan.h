@@ -95,10 +95,19 @@ struct CacheRange {
   int32_t layer_begin = 0, layer_end = 0;
 };
 
+// The memory of one piece: bytes [offset, offset + bytes) of a worker's staging region (what it
+// sends) or of its landing region (what it receives). Both are fixed for the worker's life.
+struct PieceBuffer {
+  BufferId id;
+  int64_t offset = 0;
+  int64_t bytes = 0;
+  friend bool operator==(const PieceBuffer&, const PieceBuffer&) = default;
+};
+
 // Scatter a checked landing buffer into the receiver's own blocks or slots.
 struct ImportSpec {
   TaskId task;
-  BufferId buffer;
+  PieceBuffer buffer;
   CacheRange range;
   std::vector<BlockId> pages;  // KV: page table of the sequence
   int32_t first_slot = 0;      // embedding: slot of range.token_begin
@@ -107,7 +116,7 @@ struct ImportSpec {
 // Gather blocks or slots into a staging buffer.
 struct ExportSpec {
   TaskId task;
-  BufferId buffer;
+  PieceBuffer buffer;
   CacheRange range;
   std::vector<BlockId> pages;
   int32_t first_slot = 0;

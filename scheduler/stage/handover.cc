@@ -128,27 +128,26 @@ void ExportUpTo(StageState& state, OutgoingPieces& outgoing, int32_t available, 
   while (outgoing.granted && outgoing.exported < available) {
     const auto end =
         static_cast<int32_t>(std::min<int64_t>(available, outgoing.exported + most * unit));
-    const BufferId buffer = state.NewBuffer();
-    const int64_t bytes = (end - outgoing.exported) * token_bytes;
-    if (!state.sender.ReserveStaging(outgoing.key, buffer, bytes)) return;
+    const std::optional<PieceBuffer> buffer =
+        state.sender.ReserveStaging(outgoing.key, (end - outgoing.exported) * token_bytes);
+    if (!buffer.has_value()) return;
     CacheRange range{.kind = outgoing.kind, .token_begin = outgoing.exported, .token_end = end};
     if (kv) range.layer_end = state.config.num_layers;
-    ExportSpec spec{.task = outgoing.key.producer, .buffer = buffer, .range = range};
+    ExportSpec spec{.task = outgoing.key.producer, .buffer = *buffer, .range = range};
     place(spec);
     step.first->exports.push_back(std::move(spec));
-    step.second->exports.push_back({outgoing.key, outgoing.next_index++, buffer, range, bytes});
+    step.second->exports.push_back({outgoing.key, outgoing.next_index++, *buffer, range});
     outgoing.exported = end;
   }
 }
 
 void StagePiece(StageState& state, const StepRecord::Export& piece, uint64_t checksum) {
   const OutgoingPieces* outgoing = FindOutgoing(state, piece.key);
-  if (outgoing == nullptr) return state.sender.DropStaged(piece.buffer);
+  if (outgoing == nullptr) return state.sender.DropStaged(piece.buffer.id);
   StagedPiece staged{.key = piece.key,
                      .index = piece.index,
                      .range = piece.range,
                      .buffer = piece.buffer,
-                     .bytes = piece.bytes,
                      .checksum = checksum};
   if (piece.range.token_end == outgoing->num_tokens) {
     staged.position = Ready::Position::kLast;
@@ -242,11 +241,11 @@ void PlanImports(StageState& state, StepPlan& plan, StepRecord& record) {
   for (const LandedPiece& landed : std::exchange(state.landed, {})) {
     std::optional<ImportSpec> spec = ImportOf(state, landed);
     if (!spec.has_value()) {
-      state.receiver.Imported(landed.piece.buffer, state.now);
+      state.receiver.Imported(landed.piece.buffer.id, state.now);
       continue;
     }
     plan.imports.push_back(*std::move(spec));
-    record.imports.push_back(landed.piece.buffer);
+    record.imports.push_back(landed.piece.buffer.id);
   }
 }
 
@@ -287,7 +286,7 @@ void ExportsDone(StageState& state, const StepRecord& record,
                  const std::vector<ExportResult>& results) {
   CHECK_EQ(record.exports.size(), results.size());
   for (size_t i = 0; i < results.size(); ++i) {
-    CHECK_TRUE(record.exports[i].buffer == results[i].buffer);
+    CHECK_TRUE(record.exports[i].buffer.id == results[i].buffer);
     StagePiece(state, record.exports[i], results[i].checksum);
   }
 }

@@ -28,9 +28,11 @@ struct StageConfig {
   int64_t encode_patches_a_step = 16384;  // one item always fits
   int max_steps_in_flight = 2;
 
+  // Of pieces, sent and received; that of one block where a block is larger. Both regions hold one.
   int64_t max_piece_bytes = 16 << 20;
-  int64_t staging_bytes = int64_t{256} << 20;  // all buffers of outgoing pieces
-  int64_t landing_bytes = int64_t{256} << 20;  // all buffers of incoming pieces
+  int64_t staging_bytes = int64_t{256} << 20;  // the region of outgoing pieces
+  int64_t landing_bytes = int64_t{256} << 20;  // the region of incoming pieces
+  int64_t buffer_alignment = 256;              // of buffers inside their regions
 };
 
 struct SendToScheduler {
@@ -54,28 +56,17 @@ struct SendTransfer {
   TransferMessage message;
 };
 
-// Hand the first `bytes` of a buffer to transport, in the order of `sequence` for each peer.
-// Answer with OnPieceSent / OnPieceReceived, also when the peer is lost.
+// Hand a staging or a landing buffer to transport, in the order of `sequence` for each peer. Answer
+// with OnPieceSent / OnPieceReceived, also when the peer is lost.
 struct PostSend {
   PeerAddress peer;
   uint64_t sequence = 0;
-  BufferId buffer;
-  int64_t bytes = 0;
+  PieceBuffer buffer;
 };
 struct PostReceive {
   PeerAddress peer;
   uint64_t sequence = 0;
-  BufferId buffer;
-  int64_t bytes = 0;
-};
-
-struct AcquireBuffer {
-  BufferId buffer;
-  int64_t bytes = 0;
-};
-// Nothing that was submitted or posted uses it any more.
-struct ReleaseBuffer {
-  BufferId buffer;
+  PieceBuffer buffer;
 };
 
 struct SubmitStep {
@@ -94,8 +85,8 @@ struct AbortPeer {
 
 // To be carried out in the order in which they were taken.
 using StageAction =
-    std::variant<SendToScheduler, Pull, DropInput, SendTransfer, PostSend, PostReceive,
-                 AcquireBuffer, ReleaseBuffer, SubmitStep, SendTokens, AbortPeer>;
+    std::variant<SendToScheduler, Pull, DropInput, SendTransfer, PostSend, PostReceive, SubmitStep,
+                 SendTokens, AbortPeer>;
 
 // What is held, now. All 0 at rest.
 struct StageStats {
@@ -103,6 +94,8 @@ struct StageStats {
   int32_t kv_blocks = 0;
   int32_t embedding_slots = 0;
   int32_t steps_in_flight = 0;
+  int64_t staged_bytes = 0;  // of pieces to be sent
+  int64_t landed_bytes = 0;  // of pieces received
   friend bool operator==(const StageStats&, const StageStats&) = default;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/check.h"
 #include "scheduler/stage/admission.h"
 #include "scheduler/stage/batch.h"
 #include "scheduler/stage/handover.h"
@@ -44,7 +45,10 @@ void Obey(StageState& state, const DrainWorker&) { state.draining = true; }
 }  // namespace
 
 StageScheduler::StageScheduler(StageConfig config)
-    : state_(std::make_unique<StageState>(std::move(config))) {}
+    : state_(std::make_unique<StageState>(std::move(config))) {
+  // Else an export could wait for ever.
+  CHECK_LE(LargestPiece(state_->config), state_->sender.arena().size());
+}
 
 StageScheduler::~StageScheduler() = default;
 
@@ -138,7 +142,9 @@ StageStats StageScheduler::Stats() const {
                                         state_->decodes.size()),
           .kv_blocks = state_->blocks.num_held(),
           .embedding_slots = state_->slots.num_held(),
-          .steps_in_flight = state_->steps.in_flight()};
+          .steps_in_flight = state_->steps.in_flight(),
+          .staged_bytes = state_->sender.staged_bytes(),
+          .landed_bytes = state_->receiver.landing_bytes()};
 }
 
 bool StageScheduler::draining() const { return state_->draining; }

@@ -10,6 +10,7 @@
 //   handover     pieces to and from other workers, and in memory
 //   inventory    reports
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -34,14 +35,20 @@ struct LandedPiece {
   uint64_t life = 0;
 };
 
+// A piece is never less than one block.
+inline int64_t LargestPiece(const StageConfig& config) {
+  return std::max({config.max_piece_bytes, config.embedding_bytes_per_token,
+                   config.profile.kv_block_tokens * config.profile.kv_bytes_per_token});
+}
+
 struct StageState {
   explicit StageState(StageConfig stage_config)
       : config(std::move(stage_config)),
         blocks(config.profile.kv_blocks),
         slots(config.profile.embedding_slots),
-        sender(config.profile.fingerprint, config.staging_bytes),
-        receiver(config.profile.fingerprint, config.landing_bytes, [this] { return NewBuffer(); }) {
-  }
+        sender(config.profile.fingerprint, {config.staging_bytes, config.buffer_alignment}),
+        receiver(config.profile.fingerprint, {config.landing_bytes, config.buffer_alignment},
+                 LargestPiece(config)) {}
 
   StageConfig config;
   BlockPool blocks;
@@ -56,7 +63,6 @@ struct StageState {
   std::map<TaskId, DecodeTask> decodes;
   bool draining = false;
   double speed[kNumStages] = {};  // learned, in cost units a second; 0 while unknown
-  uint64_t last_buffer = 0;
   uint64_t last_life = 0;
   uint32_t last_attempt = 0;
   base::TimePoint now{};  // of the event that is being handled
@@ -66,7 +72,6 @@ struct StageState {
   // Numbers rise over a worker's life: an offer that is made again is never taken for an earlier
   // one.
   uint32_t NewAttempt() { return ++last_attempt; }
-  BufferId NewBuffer() { return BufferId(++last_buffer); }
   template <typename Action>
   void Emit(Action action) {
     actions.emplace_back(std::move(action));

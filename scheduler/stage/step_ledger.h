@@ -31,9 +31,8 @@ struct StepRecord {
   struct Export {
     TransferKey key;
     int32_t index = 0;
-    BufferId buffer;
+    PieceBuffer buffer;
     CacheRange range;
-    int64_t bytes = 0;
   };
   StepId id;
   std::vector<Row> rows;

@@ -16,11 +16,14 @@ bool Disjoint(const CacheRange& a, const CacheRange& b) {
 
 }  // namespace
 
-TransferReceiver::TransferReceiver(std::string fingerprint, int64_t landing_bytes,
-                                   std::function<BufferId()> new_buffer)
+TransferReceiver::TransferReceiver(std::string fingerprint, TransferMemory landing,
+                                   int64_t max_piece_bytes)
     : fingerprint_(std::move(fingerprint)),
-      budget_bytes_(landing_bytes),
-      new_buffer_(std::move(new_buffer)) {}
+      max_piece_bytes_(max_piece_bytes),
+      arena_(landing.bytes, landing.alignment) {
+  // Else a piece could wait for ever.
+  CHECK_LE(max_piece_bytes_, arena_.size());
+}
 
 // ---- the consumer -------------------------------------------------------------------------------
 
@@ -56,8 +59,8 @@ void TransferReceiver::Forget(const TaskId& consumer, base::TimePoint now) {
 }
 
 void TransferReceiver::Imported(BufferId buffer, base::TimePoint now) {
-  if (!landings_.contains(buffer)) return;
-  Release(buffer);
+  if (!arena_.Holds(buffer)) return;
+  arena_.Release(buffer);
   GiveGo(now);
 }
 
@@ -147,7 +150,7 @@ void TransferReceiver::RepeatAnswer(Incarnation peer, const Piece& piece) {
 bool TransferReceiver::Fits(const Input& input, const Ready& ready) const {
   const Expectation& expected = input.expectation;
   const CacheRange& range = ready.range;
-  if (ready.index < 0 || range.kind != expected.kind) return false;
+  if (ready.index < 0 || ready.bytes <= 0 || ready.bytes > max_piece_bytes_ || range.kind != expected.kind) return false;
   if (range.token_begin < 0 || range.token_begin >= range.token_end ||
       range.token_end > expected.num_tokens) {
     return false;
@@ -225,23 +228,19 @@ void TransferReceiver::GiveGo(base::TimePoint now) {
       continue;
     }
     const Ready& ready = piece->ready;
-    if (landed_bytes_ > 0 && landed_bytes_ + ready.bytes > budget_bytes_) return;
+    const std::optional<PieceBuffer> buffer = arena_.Allocate(ready.bytes);
+    if (!buffer.has_value()) return;
     waiting_.pop_front();
     const Incarnation incarnation = Find(waiting.key)->attempt->peer;
     Peer& peer = peers_[incarnation];
-    const BufferId buffer = new_buffer_();
-    landed_bytes_ += ready.bytes;
-    landings_[buffer] = ready.bytes;
     piece->state = Piece::State::kGoing;
     piece->sequence = ++peer.last_sequence;
     peer.receives[piece->sequence] = Receive{.key = ready.key,
                                              .index = ready.index,
-                                             .buffer = buffer,
+                                             .buffer = *buffer,
                                              .checksum = ready.checksum,
                                              .retry_at = now + kTransferRetry};
-    actions_.emplace_back(AcquireBuffer{buffer, ready.bytes});
-    actions_.emplace_back(
-        PostReceive{PeerAddress{incarnation, ""}, piece->sequence, buffer, ready.bytes});
+    actions_.emplace_back(PostReceive{PeerAddress{incarnation, ""}, piece->sequence, *buffer});
     Say(incarnation, Go{ready.key, ready.index, piece->sequence});
   }
 }
@@ -257,15 +256,15 @@ void TransferReceiver::OnReceived(Incarnation incarnation, uint64_t sequence,
   peer->second.receives.erase(entry);
   if (lost_.Contains(incarnation)) {
     if (peer->second.receives.empty()) peers_.erase(peer);
-    Release(receive.buffer);
+    arena_.Release(receive.buffer.id);
     return GiveGo(now);
   }
   Piece* piece = FindPiece(receive.key, receive.index);
   if (piece == nullptr || piece->state != Piece::State::kGoing || piece->sequence != sequence) {
-    Release(receive.buffer);
+    arena_.Release(receive.buffer.id);
     Refuse(incarnation, receive.key, Deny::Reason::kOver);
   } else if (!status.ok() || checksum != receive.checksum) {
-    Release(receive.buffer);
+    arena_.Release(receive.buffer.id);
     Find(receive.key)->attempt->pieces.erase(receive.index);
     Say(incarnation,
         PieceAcknowledged{receive.key, receive.index, PieceAcknowledged::Verdict::kCorrupt});
@@ -354,14 +353,6 @@ void TransferReceiver::EndAttempt(Input& input) {
   const Incarnation peer = input.attempt->peer;
   input.attempt.reset();
   Refuse(peer, key, Deny::Reason::kOver);
-}
-
-void TransferReceiver::Release(BufferId buffer) {
-  auto it = landings_.find(buffer);
-  CHECK_TRUE(it != landings_.end());
-  landed_bytes_ -= it->second;
-  landings_.erase(it);
-  actions_.emplace_back(ReleaseBuffer{buffer});
 }
 
 void TransferReceiver::Say(Incarnation peer, TransferMessage message) {

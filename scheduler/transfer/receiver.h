@@ -9,7 +9,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -18,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "base/clock.h"
+#include "scheduler/transfer/buffer_arena.h"
 #include "scheduler/transfer/remembered.h"
 #include "scheduler/transfer/transfer_actions.h"
 
@@ -36,10 +36,9 @@ struct Expectation {
 
 class TransferReceiver {
  public:
-  // `new_buffer` gives ids that are used for nothing else. `landing_bytes` bounds all buffers
-  // together; a single piece always fits when no other is there.
-  TransferReceiver(std::string fingerprint, int64_t landing_bytes,
-                   std::function<BufferId()> new_buffer);
+  // `landing` is the region that pieces are received into. Larger pieces than `max_piece_bytes`,
+  // which it must hold, are refused.
+  TransferReceiver(std::string fingerprint, TransferMemory landing, int64_t max_piece_bytes);
 
   // The reservation exists: offers are granted from now on, those that were parked at once. A
   // (consumer, item) that is known is left alone.
@@ -65,7 +64,8 @@ class TransferReceiver {
   std::vector<TransferAction> TakeActions() { return std::exchange(actions_, {}); }
 
   // Bytes of landing buffers in use; 0 at rest.
-  int64_t landing_bytes() const { return landed_bytes_; }
+  int64_t landing_bytes() const { return arena_.held_bytes(); }
+  const BufferArena& arena() const { return arena_; }
   int num_parked() const { return static_cast<int>(parked_.size()); }
 
  private:
@@ -92,7 +92,7 @@ class TransferReceiver {
   struct Receive {
     TransferKey key;
     int32_t index = 0;
-    BufferId buffer;
+    PieceBuffer buffer;
     uint64_t checksum = 0;
     base::TimePoint retry_at;
   };
@@ -127,17 +127,14 @@ class TransferReceiver {
   void Land(const Receive& receive, Piece& piece, Incarnation peer);
   void Complete(Input& input);
   void EndAttempt(Input& input);
-  void Release(BufferId buffer);
   void Say(Incarnation peer, TransferMessage message);
   void Refuse(Incarnation peer, const TransferKey& key, Deny::Reason reason);
 
   const std::string fingerprint_;
-  const int64_t budget_bytes_;
-  const std::function<BufferId()> new_buffer_;
-  int64_t landed_bytes_ = 0;
+  const int64_t max_piece_bytes_;
+  BufferArena arena_;
   std::map<InputId, Input> inputs_;
   std::map<Incarnation, Peer> peers_;
-  std::map<BufferId, int64_t> landings_;  // their bytes
   std::deque<Parked> parked_;             // by time
   std::deque<Waiting> waiting_;  // for landing memory, in order of arrival; may name what is over
   Remembered<Incarnation> lost_{kMaxRemembered};

@@ -7,8 +7,8 @@
 
 namespace triptych::scheduler {
 
-TransferSender::TransferSender(std::string fingerprint, int64_t staging_bytes)
-    : fingerprint_(std::move(fingerprint)), staging_bytes_(staging_bytes) {}
+TransferSender::TransferSender(std::string fingerprint, TransferMemory staging)
+    : fingerprint_(std::move(fingerprint)), arena_(staging.bytes, staging.alignment) {}
 
 // ---- the producer -------------------------------------------------------------------------------
 
@@ -25,20 +25,18 @@ void TransferSender::Offer(const OutgoingTransfer& transfer, base::TimePoint now
   SendOffer(it->second);
 }
 
-bool TransferSender::ReserveStaging(const TransferKey& key, BufferId buffer, int64_t bytes) {
+std::optional<PieceBuffer> TransferSender::ReserveStaging(const TransferKey& key, int64_t bytes) {
   auto it = transfers_.find(key);
-  if (it == transfers_.end() || it->second.state != Transfer::State::kGranted) return false;
-  if (staged_bytes_ > 0 && staged_bytes_ + bytes > staging_bytes_) return false;
-  CHECK_TRUE(buffers_.emplace(buffer, Buffer{.bytes = bytes}).second);
-  staged_bytes_ += bytes;
-  actions_.emplace_back(AcquireBuffer{buffer, bytes});
-  return true;
+  if (it == transfers_.end() || it->second.state != Transfer::State::kGranted) return std::nullopt;
+  const std::optional<PieceBuffer> buffer = arena_.Allocate(bytes);
+  if (buffer.has_value()) buffers_[buffer->id] = Buffer();
+  return buffer;
 }
 
 void TransferSender::PieceStaged(const StagedPiece& piece, base::TimePoint now) {
   auto it = transfers_.find(piece.key);
   if (it == transfers_.end() || it->second.state != Transfer::State::kGranted) {
-    Unwant(piece.buffer);
+    Unwant(piece.buffer.id);
     return;
   }
   Transfer& transfer = it->second;
@@ -116,9 +114,9 @@ bool TransferSender::Follow(Peer& peer, const Go& go) {
   auto it = transfer->pieces.find(go.index);
   if (it == transfer->pieces.end() || it->second.acknowledged) return false;
   const StagedPiece& staged = it->second.staged;
-  ++buffers_.at(staged.buffer).posted;
-  peer.sends[go.sequence] = Send{.buffer = staged.buffer, .bytes = staged.bytes};
-  actions_.emplace_back(PostSend{peer.address, go.sequence, staged.buffer, staged.bytes});
+  ++buffers_.at(staged.buffer.id).posted;
+  peer.sends[go.sequence] = Send{.buffer = staged.buffer};
+  actions_.emplace_back(PostSend{peer.address, go.sequence, staged.buffer});
   return true;
 }
 
@@ -130,8 +128,8 @@ void TransferSender::Repeat(Peer& peer, uint64_t sequence, base::TimePoint now) 
   Send& send = it->second;
   if (send.posted || now - send.done_at < kTransferRetry) return;
   send.posted = true;
-  ++buffers_.at(send.buffer).posted;
-  actions_.emplace_back(PostSend{peer.address, sequence, send.buffer, send.bytes});
+  ++buffers_.at(send.buffer.id).posted;
+  actions_.emplace_back(PostSend{peer.address, sequence, send.buffer});
 }
 
 // A peer that breaks the protocol is worth no memory: the connection goes, and all that it holds.
@@ -180,7 +178,7 @@ void TransferSender::OnSent(Incarnation incarnation, uint64_t sequence,
   Send& send = entry->second;
   send.posted = false;
   send.done_at = now;
-  const BufferId buffer = send.buffer;
+  const BufferId buffer = send.buffer.id;
   --buffers_.at(buffer).posted;
   if (!buffers_.at(buffer).wanted) it->second.sends.erase(entry);
   ReleaseIfIdle(buffer);
@@ -261,7 +259,7 @@ void TransferSender::SendReady(const Transfer& transfer, const Piece& piece) {
   Tell(transfer.offer.peer, Ready{.key = staged.key,
                                   .index = staged.index,
                                   .range = staged.range,
-                                  .bytes = staged.bytes,
+                                  .bytes = staged.buffer.bytes,
                                   .checksum = staged.checksum,
                                   .position = staged.position,
                                   .first_token = staged.first_token});
@@ -301,7 +299,7 @@ void TransferSender::PieceOver(Incarnation incarnation, const Piece& piece) {
       return entry.second.buffer == piece.staged.buffer && !entry.second.posted;
     });
   }
-  Unwant(piece.staged.buffer);
+  Unwant(piece.staged.buffer.id);
 }
 
 void TransferSender::Unwant(BufferId buffer) {
@@ -314,9 +312,8 @@ void TransferSender::Unwant(BufferId buffer) {
 void TransferSender::ReleaseIfIdle(BufferId buffer) {
   auto it = buffers_.find(buffer);
   if (it->second.wanted || it->second.posted > 0) return;
-  staged_bytes_ -= it->second.bytes;
   buffers_.erase(it);
-  actions_.emplace_back(ReleaseBuffer{buffer});
+  arena_.Release(buffer);
   actions_.emplace_back(StagingFree{});
 }
 

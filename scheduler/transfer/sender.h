@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "base/clock.h"
+#include "scheduler/transfer/buffer_arena.h"
 #include "scheduler/transfer/remembered.h"
 #include "scheduler/transfer/transfer_actions.h"
 
@@ -36,8 +37,7 @@ struct StagedPiece {
   TransferKey key;
   int32_t index = 0;
   CacheRange range;
-  BufferId buffer;  // reserved before
-  int64_t bytes = 0;
+  PieceBuffer buffer;  // reserved before
   uint64_t checksum = 0;
   Ready::Position position = Ready::Position::kMore;
   std::optional<FirstToken> first_token;
@@ -45,16 +45,16 @@ struct StagedPiece {
 
 class TransferSender {
  public:
-  // `staging_bytes` bounds all buffers together; a single piece always fits when nothing is staged.
-  TransferSender(std::string fingerprint, int64_t staging_bytes);
+  // `staging` is the region that pieces are exported to.
+  TransferSender(std::string fingerprint, TransferMemory staging);
 
   // Starts; the answer is TransferGranted or TransferFailed. A key that is known is left alone.
   void Offer(const OutgoingTransfer& transfer, base::TimePoint now);
 
-  // Before an export is planned: true counts `buffer` against the budget and acquires it; then
-  // PieceStaged or DropStaged must follow, whatever becomes of the transfer. False: no room now
-  // (StagingFree will tell), or the key is not granted.
-  bool ReserveStaging(const TransferKey& key, BufferId buffer, int64_t bytes);
+  // Before an export is planned: memory for it; then PieceStaged or DropStaged must follow, whatever
+  // becomes of the transfer. Nothing: no room now (StagingFree will tell), or the key is not
+  // granted.
+  std::optional<PieceBuffer> ReserveStaging(const TransferKey& key, int64_t bytes);
   // The export is done. When the transfer is over by now, the buffer is only released.
   void PieceStaged(const StagedPiece& piece, base::TimePoint now);
   // The export will not come.
@@ -74,7 +74,8 @@ class TransferSender {
   std::vector<TransferAction> TakeActions() { return std::exchange(actions_, {}); }
 
   // Bytes of staging buffers in use; 0 at rest.
-  int64_t staged_bytes() const { return staged_bytes_; }
+  int64_t staged_bytes() const { return arena_.held_bytes(); }
+  const BufferArena& arena() const { return arena_; }
   int num_transfers() const { return static_cast<int>(transfers_.size()); }
 
  private:
@@ -91,13 +92,11 @@ class TransferSender {
     base::TimePoint retry_at = base::kNever;
   };
   struct Buffer {
-    int64_t bytes = 0;
     int posted = 0;      // sends under way
     bool wanted = true;  // by a piece, or by an export to come
   };
   struct Send {
-    BufferId buffer;
-    int64_t bytes = 0;
+    PieceBuffer buffer;
     bool posted = true;
     base::TimePoint done_at;
   };
@@ -131,8 +130,7 @@ class TransferSender {
   void Tell(const PeerAddress& peer, TransferMessage message);
 
   const std::string fingerprint_;
-  const int64_t staging_bytes_;
-  int64_t staged_bytes_ = 0;
+  BufferArena arena_;
   std::map<TransferKey, Transfer> transfers_;
   std::map<BufferId, Buffer> buffers_;
   std::map<Incarnation, Peer> peers_;

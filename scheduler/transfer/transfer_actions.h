@@ -39,13 +39,13 @@ struct StagingFree {};
 
 // ---- to the owner of a TransferReceiver ----
 
-// A checked piece lies in `buffer`. Import it, or not; then call Imported(buffer), once no step
-// that reads the buffer is unfinished.
+// A checked piece lies in `buffer`. Import it, or not; then call Imported(), once no step that
+// reads the buffer is unfinished.
 struct PieceLanded {
   TaskId consumer;
   int32_t item = -1;
   CacheRange range;
-  BufferId buffer;
+  PieceBuffer buffer;
 };
 
 // Every piece of this input has been checked in; each PieceLanded came before. What is planned
@@ -57,9 +57,15 @@ struct TransferReceived {
   std::optional<FirstToken> first_token;  // always there for KV
 };
 
-using TransferAction = std::variant<SendTransfer, PostSend, PostReceive, AcquireBuffer,
-                                    ReleaseBuffer, AbortPeer, TransferGranted, TransferDelivered,
-                                    TransferFailed, StagingFree, PieceLanded, TransferReceived>;
+using TransferAction =
+    std::variant<SendTransfer, PostSend, PostReceive, AbortPeer, TransferGranted, TransferDelivered,
+                 TransferFailed, StagingFree, PieceLanded, TransferReceived>;
+
+// The memory that one machine plans in.
+struct TransferMemory {
+  int64_t bytes = 0;      // of the region: all buffers together
+  int64_t alignment = 1;  // of its buffers
+};
 
 // How long a side waits for an answer before it repeats its message: longer than a piece takes to
 // move on a busy link, shorter than anybody's patience.

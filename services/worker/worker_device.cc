@@ -52,8 +52,6 @@ absl::StatusOr<std::unique_ptr<engine::Executor>> MakeCpu(const WorkerOptions& o
   cpu.kv_block_tokens = kKvBlockTokens;
   cpu.kv_blocks = static_cast<int32_t>(options.kv_blocks);
   cpu.embedding_slots = static_cast<int32_t>(options.embedding_slots);
-  // Above the stage scheduler's budgets: pieces that must complete may exceed those.
-  cpu.buffer_bytes = int64_t{1} << 30;
   return engine::CpuExecutor::Create(cpu, clock, std::move(on_result));
 }
 

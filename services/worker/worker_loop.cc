@@ -232,10 +232,10 @@ void WorkerLoop::Do(const scheduler::SendTransfer& action, TimePoint now) {
 }
 
 void WorkerLoop::Do(const scheduler::PostSend& action, TimePoint) {
-  const absl::Span<const uint8_t> bytes = parts_.executor.BufferBytes(action.buffer);
+  const base::MemoryRef& staging = parts_.executor.transfer_regions().staging;
   parts_.transport.Send(
       action.peer.incarnation, action.peer.address, action.sequence,
-      bytes.empty() ? bytes : bytes.first(action.bytes), action.bytes,
+      staging.Sub(action.buffer.offset, action.buffer.bytes),
       [this, peer = action.peer.incarnation, sequence = action.sequence](absl::Status status) {
         Post([this, peer, sequence, status](TimePoint now) {
           stage_.OnPieceSent(peer, sequence, status, now);
@@ -244,28 +244,19 @@ void WorkerLoop::Do(const scheduler::PostSend& action, TimePoint) {
 }
 
 void WorkerLoop::Do(const scheduler::PostReceive& action, TimePoint) {
-  absl::Span<uint8_t> landing = parts_.executor.BufferBytes(action.buffer);
-  if (!landing.empty()) landing = landing.first(action.bytes);
-  parts_.transport.Receive(action.peer.incarnation, action.sequence, landing, action.bytes,
-                           [this, peer = action.peer.incarnation, sequence = action.sequence,
-                            landing](absl::Status status) {
-                             // The checksum is taken here, on the transport's thread, so that the
-                             // loop stays quick.
-                             const uint64_t checksum =
-                                 status.ok() ? base::Checksum64(landing.data(), landing.size()) : 0;
-                             Post([this, peer, sequence, status, checksum](TimePoint now) {
-                               stage_.OnPieceReceived(peer, sequence, status, checksum, now);
-                             });
-                           });
-}
-
-void WorkerLoop::Do(const scheduler::AcquireBuffer& action, TimePoint) {
-  // The stage scheduler keeps to budgets that were set from what the machine has.
-  CHECK_OK(parts_.executor.AcquireBuffer(action.buffer, action.bytes));
-}
-
-void WorkerLoop::Do(const scheduler::ReleaseBuffer& action, TimePoint) {
-  parts_.executor.ReleaseBuffer(action.buffer);
+  const base::MemoryRef landing =
+      parts_.executor.transfer_regions().landing.Sub(action.buffer.offset, action.buffer.bytes);
+  parts_.transport.Receive(
+      action.peer.incarnation, action.sequence, landing,
+      [this, peer = action.peer.incarnation, sequence = action.sequence,
+       landing](absl::Status status) {
+        // The checksum is taken here, on the transport's thread, so that the loop stays quick.
+        const absl::Span<const uint8_t> bytes = landing.HostBytes();
+        const uint64_t checksum = status.ok() ? base::Checksum64(bytes.data(), bytes.size()) : 0;
+        Post([this, peer, sequence, status, checksum](TimePoint now) {
+          stage_.OnPieceReceived(peer, sequence, status, checksum, now);
+        });
+      });
 }
 
 void WorkerLoop::Do(scheduler::SubmitStep& action, TimePoint now) {

@@ -92,8 +92,6 @@ class WorkerLoop {
   void Do(const scheduler::SendTransfer& action, base::TimePoint now);
   void Do(const scheduler::PostSend& action, base::TimePoint now);
   void Do(const scheduler::PostReceive& action, base::TimePoint now);
-  void Do(const scheduler::AcquireBuffer& action, base::TimePoint now);
-  void Do(const scheduler::ReleaseBuffer& action, base::TimePoint now);
   void Do(scheduler::SubmitStep& action, base::TimePoint now);
   void Do(const scheduler::SendTokens& action, base::TimePoint now);
   void Do(const scheduler::AbortPeer& action, base::TimePoint now);

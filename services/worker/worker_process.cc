@@ -46,14 +46,17 @@ absl::StatusOr<scheduler::WorkerProfile> ProfileOf(const WorkerOptions& options,
 }
 
 scheduler::StageConfig StageConfigOf(const WorkerOptions& options, const models::ModelConfig& model,
-                                     const engine::Capacity& capacity,
+                                     const engine::Executor& executor,
                                      scheduler::WorkerProfile profile) {
+  const engine::Capacity& capacity = executor.capacity();
   scheduler::StageConfig config;
   config.layout = models::LayoutRulesOf(model, capacity.kv_block_tokens, profile.fingerprint);
   config.profile = std::move(profile);
   config.num_layers = capacity.num_layers;
   config.embedding_bytes_per_token = capacity.embedding_bytes_per_token;
   config.max_position = capacity.max_position;
+  config.staging_bytes = executor.transfer_regions().staging.bytes;
+  config.landing_bytes = executor.transfer_regions().landing.bytes;
   config.chunk_tokens = static_cast<int32_t>(options.chunk_tokens);
   config.step_tokens = static_cast<int32_t>(options.step_tokens);
   config.max_batch = static_cast<int>(std::min<int64_t>(options.max_sequences, 64));
@@ -139,7 +142,7 @@ absl::Status Worker::Open() {
   links_ = std::make_unique<GrpcLinks>(profile_, clock_, log_, puller_.get());
   transport_ = std::make_unique<transport::GrpcTransport>(profile_.incarnation);
   loop_ = std::make_unique<WorkerLoop>(
-      StageConfigOf(options_, model_, executor_->capacity(), profile_),
+      StageConfigOf(options_, model_, *executor_, profile_),
       WorkerLoopParts{clock_, log_, *executor_, *transport_, *links_, *metrics_});
   service_ = std::make_unique<TransferService>(profile_.incarnation, transport_.get(), links_.get(),
                                                loop_.get());

@@ -36,6 +36,7 @@ engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots) {
                  .prefill_per_token = 5e-4,
                  .decode_per_sequence = 2e-3};
   config.payload = engine::FakePayload::kCarried;
+  config.staging_bytes = config.landing_bytes = kTransferBytes;
   return config;
 }
 

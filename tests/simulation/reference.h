@@ -18,6 +18,9 @@ inline constexpr int32_t kBlockTokens = 16;
 inline constexpr int32_t kMaxPosition = 4096;
 
 scheduler::LayoutRules SimLayoutRules();
+// Of each region of transfer memory: a worker plans in less.
+inline constexpr int64_t kTransferBytes = 4096;
+
 engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots);
 
 // What the vision tower sees of an item: different for each content key.

@@ -18,7 +18,7 @@ enum class Sabotage : uint8_t {
   kEndEarly,            // an answer ends with OK before its last token
   kFenceIgnored,        // the gateway hears producers of older epochs
   kReleaseIgnored,      // a worker keeps what it is told to free
-  kBufferKept,          // a worker never frees its landing and staging memory
+  kStagingKept,         // a worker does not hear that its first piece was sent
   kChecksumIgnored,     // a corrupt piece is taken for a good one
   kFailsForOneLoss,     // the scheduler gives requests up with the first lost worker
   kWorksWhileDraining,  // the scheduler is not told that a worker drains, and gives it work

@@ -48,6 +48,7 @@ scheduler::StageConfig MakeConfig(const scheduler::WorkerProfile& profile) {
   config.max_piece_bytes = 40 * engine::FakeModel::kBytesPerToken;
   config.staging_bytes = 200 * engine::FakeModel::kBytesPerToken;
   config.landing_bytes = 120 * engine::FakeModel::kBytesPerToken;
+  config.buffer_alignment = engine::FakeModel::kBytesPerToken;
   return config;
 }
 
@@ -81,8 +82,7 @@ void SimWorker::AfterEvent() {
 }
 
 bool SimWorker::IsIdle() const {
-  return stage.Stats() == scheduler::StageStats() && executor.num_buffers() == 0 &&
-         executor.num_patches() == 0;
+  return stage.Stats() == scheduler::StageStats() && executor.num_patches() == 0;
 }
 
 // What drains finishes what it has and takes nothing else.
@@ -198,15 +198,18 @@ void SimWorker::Do(const scheduler::SendTransfer& action) {
 }
 
 void SimWorker::Do(const scheduler::PostSend& action) {
-  const auto bytes = executor.BufferBytes(action.buffer).first(static_cast<size_t>(action.bytes));
+  const base::MemoryRef piece =
+      executor.transfer_regions().staging.Sub(action.buffer.offset, action.buffer.bytes);
   const Incarnation self = id(), peer = action.peer.incarnation;
   if (cluster_.shape().sabotage == Sabotage::kChecksumIgnored) {
     cluster_.sent_checksums[{self, peer, action.sequence}] =
-        base::Checksum64(bytes.data(), bytes.size());
+        base::Checksum64(piece.HostBytes().data(), piece.HostBytes().size());
   }
-  endpoint_->Send(peer, action.peer.address, action.sequence, bytes, action.bytes,
+  endpoint_->Send(peer, action.peer.address, action.sequence, piece,
                   [this, &world = world_, self, peer, sequence = action.sequence](absl::Status s) {
                     world.At(base::Duration(0), self, [this, peer, sequence, s] {
+                      const bool kept = cluster_.shape().sabotage == Sabotage::kStagingKept;
+                      if (kept && !std::exchange(staging_kept_, true)) return;
                       stage.OnPieceSent(peer, sequence, s, world_.now());
                     });
                   });
@@ -214,12 +217,13 @@ void SimWorker::Do(const scheduler::PostSend& action) {
 }
 
 void SimWorker::Do(const scheduler::PostReceive& action) {
-  const auto landing = executor.BufferBytes(action.buffer).first(static_cast<size_t>(action.bytes));
+  const base::MemoryRef piece =
+      executor.transfer_regions().landing.Sub(action.buffer.offset, action.buffer.bytes);
   const Incarnation self = id(), peer = action.peer.incarnation;
   // It may be called after the death of this worker.
-  endpoint_->Receive(peer, action.sequence, landing, action.bytes,
-                     [this, &world = world_, &cluster = cluster_, self, peer, landing,
-                      sequence = action.sequence](absl::Status s) {
+  endpoint_->Receive(peer, action.sequence, piece,
+                     [this, &world = world_, &cluster = cluster_, self, peer,
+                      landing = piece.HostBytes(), sequence = action.sequence](absl::Status s) {
                        uint64_t sum = s.ok() ? base::Checksum64(landing.data(), landing.size()) : 0;
                        if (cluster.shape().sabotage == Sabotage::kChecksumIgnored) {
                          sum = cluster.sent_checksums[{peer, self, sequence}];
@@ -229,15 +233,6 @@ void SimWorker::Do(const scheduler::PostReceive& action) {
                        });
                      });
   world_.MovePieces();
-}
-
-void SimWorker::Do(const scheduler::AcquireBuffer& action) {
-  executor.AcquireBuffer(action.buffer, action.bytes).IgnoreError();
-}
-
-void SimWorker::Do(const scheduler::ReleaseBuffer& action) {
-  if (cluster_.shape().sabotage == Sabotage::kBufferKept) return;
-  executor.ReleaseBuffer(action.buffer);
 }
 
 void SimWorker::Do(scheduler::SubmitStep& action) { executor.Submit(std::move(action.plan)); }

@@ -39,8 +39,6 @@ class SimWorker final : public ControlPeer {
   void Do(const scheduler::SendTransfer& action);
   void Do(const scheduler::PostSend& action);
   void Do(const scheduler::PostReceive& action);
-  void Do(const scheduler::AcquireBuffer& action);
-  void Do(const scheduler::ReleaseBuffer& action);
   void Do(scheduler::SubmitStep& action);
   void Do(scheduler::SendTokens action);
   void Do(const scheduler::AbortPeer& action);
@@ -53,6 +51,7 @@ class SimWorker final : public ControlPeer {
   std::unique_ptr<transport::LoopbackEndpoint> endpoint_;
   uint64_t handled_ = 0;
   int reports_ = 0;
+  bool staging_kept_ = false;  // the sabotage has been done
   base::TimePoint next_report_;
   std::set<scheduler::TaskId> dropped_, answered_;
   std::optional<std::set<scheduler::TaskId>> taken_;  // what it had when it began to drain

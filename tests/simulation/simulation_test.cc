@@ -143,7 +143,7 @@ TEST_CASE("Simulation: each broken action is found by what judges a run", "[sim]
       {"an end too early", Sabotage::kEndEarly, "ended too early"},
       {"no fence", Sabotage::kFenceIgnored, "behind the fence"},
       {"a release ignored", Sabotage::kReleaseIgnored, "not at rest in time"},
-      {"a buffer kept", Sabotage::kBufferKept, "buffers"},
+      {"staging memory kept", Sabotage::kStagingKept, "staged bytes"},
       {"no checksum", Sabotage::kChecksumIgnored, "wrong token"},
       {"given up for one loss", Sabotage::kFailsForOneLoss, "failed without a reason"},
       {"work while draining", Sabotage::kWorksWhileDraining, "that drains"},

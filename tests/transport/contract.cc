@@ -55,12 +55,12 @@ class Contract {
   ~Contract() { pair_.reset(); }
 
   void Send(Piece& piece, uint64_t sequence) {
-    pair_->a().Send(pair_->b_id(), pair_->b_address(), sequence, piece.bytes,
-                    static_cast<int64_t>(piece.bytes.size()), piece.sent.Done());
+    pair_->a().Send(pair_->b_id(), pair_->b_address(), sequence,
+                    base::HostRef(absl::MakeSpan(piece.bytes)), piece.sent.Done());
   }
   void Receive(Piece& piece, uint64_t sequence) {
-    pair_->b().Receive(pair_->a_id(), sequence, absl::MakeSpan(piece.landing),
-                       static_cast<int64_t>(piece.landing.size()), piece.received.Done());
+    pair_->b().Receive(pair_->a_id(), sequence, base::HostRef(absl::MakeSpan(piece.landing)),
+                       piece.received.Done());
   }
   Piece& NewPiece(size_t size) { return pieces_.emplace_back(size, pieces_.size() + 1); }
   bool Finish() {
@@ -119,10 +119,27 @@ void CheckMoves(const TransportPairFactory& make) {
   SECTION("a size alone can be sent") {
     Contract c(make);
     Outcome sent, received;
-    c.pair().b().Receive(c.pair().a_id(), 1, {}, 1 << 20, received.Done());
-    c.pair().a().Send(c.pair().b_id(), c.pair().b_address(), 1, {}, 1 << 20, sent.Done());
+    const base::MemoryRef declared{.bytes = 1 << 20};
+    c.pair().b().Receive(c.pair().a_id(), 1, declared, received.Done());
+    c.pair().a().Send(c.pair().b_id(), c.pair().b_address(), 1, declared, sent.Done());
     REQUIRE(c.pair().RunUntil([&] { return sent.count() > 0 && received.count() > 0; }));
     CHECK(received.code() == absl::StatusCode::kOk);
+  }
+}
+
+// Of the back ends that move host memory.
+void CheckDeviceMemoryRefused(const TransportPairFactory& make) {
+  SECTION("a device's memory is refused and not read") {
+    Contract c(make);
+    Outcome sent, received;
+    const base::MemoryRef device{.data = reinterpret_cast<void*>(uintptr_t{4096}),
+                                 .bytes = 64,
+                                 .space = base::MemorySpace::kCuda};
+    c.pair().b().Receive(c.pair().a_id(), 1, device, received.Done());
+    c.pair().a().Send(c.pair().b_id(), c.pair().b_address(), 1, device, sent.Done());
+    REQUIRE(c.pair().RunUntil([&] { return sent.count() > 0 && received.count() > 0; }));
+    CHECK(sent.code() == absl::StatusCode::kFailedPrecondition);
+    CHECK(received.code() == absl::StatusCode::kFailedPrecondition);
   }
 }
 
@@ -174,6 +191,7 @@ void CheckFaults(const TransportPairFactory& make) {
 
 void CheckTransportContract(const TransportPairFactory& make) {
   CheckMoves(make);
+  CheckDeviceMemoryRefused(make);
   CheckFaults(make);
 }
 

@@ -49,9 +49,9 @@ struct OnePiece {
   std::vector<absl::Status> sent, received;
 
   void Post(LoopbackPair& pair, uint64_t sequence) {
-    pair.b().Receive(kA, sequence, absl::MakeSpan(landing), 100,
+    pair.b().Receive(kA, sequence, base::HostRef(absl::MakeSpan(landing)),
                      [this](absl::Status s) { received.push_back(std::move(s)); });
-    pair.a().Send(kB, "b", sequence, bytes, 100,
+    pair.a().Send(kB, "b", sequence, base::HostRef(absl::MakeSpan(bytes)),
                   [this](absl::Status s) { sent.push_back(std::move(s)); });
   }
 };
@@ -118,7 +118,7 @@ TEST_CASE("LoopbackTransport: a piece that was received is dropped when it comes
   OnePiece piece;
   piece.Post(pair, 1);
   pair.hub_.RunPending();
-  pair.a().Send(kB, "b", 1, piece.bytes, 100,
+  pair.a().Send(kB, "b", 1, base::HostRef(absl::MakeSpan(piece.bytes)),
                 [&](absl::Status s) { piece.sent.push_back(std::move(s)); });
   pair.hub_.RunPending();
   REQUIRE(piece.sent.size() == 2);
@@ -133,14 +133,16 @@ TEST_CASE("LoopbackTransport: threads may send, receive and run it at once",
   std::thread sender([&] {
     for (int i = 0; i < kPieces; ++i) {
       OnePiece& piece = pieces[static_cast<size_t>(i)];
-      pair.a().Send(kB, "b", static_cast<uint64_t>(i) + 1, piece.bytes, 100,
+      pair.a().Send(kB, "b", static_cast<uint64_t>(i) + 1,
+                    base::HostRef(absl::MakeSpan(piece.bytes)),
                     [&piece](absl::Status s) { piece.sent.push_back(std::move(s)); });
     }
   });
   std::thread receiver([&] {
     for (int i = 0; i < kPieces; ++i) {
       OnePiece& piece = pieces[static_cast<size_t>(i)];
-      pair.b().Receive(kA, static_cast<uint64_t>(i) + 1, absl::MakeSpan(piece.landing), 100,
+      pair.b().Receive(kA, static_cast<uint64_t>(i) + 1,
+                       base::HostRef(absl::MakeSpan(piece.landing)),
                        [&piece](absl::Status s) { piece.received.push_back(std::move(s)); });
     }
   });

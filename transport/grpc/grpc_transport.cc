@@ -3,6 +3,13 @@
 #include <utility>
 
 namespace triptych::transport {
+namespace {
+
+absl::Status NotHostMemory() {
+  return absl::FailedPreconditionError("gRPC moves host memory only");
+}
+
+}  // namespace
 
 // An incoming stream. Its first chunk says whose it is. Owns itself until gRPC is done with it.
 class GrpcTransport::MoveStream final
@@ -99,17 +106,19 @@ std::shared_ptr<MoveReceiver> GrpcTransport::Receiver(scheduler::Incarnation pee
 }
 
 void GrpcTransport::Send(scheduler::Incarnation peer, const std::string& address, uint64_t sequence,
-                         absl::Span<const uint8_t> bytes, int64_t declared_bytes, OnDone on_done) {
+                         base::MemoryRef bytes, OnDone on_done) {
+  if (bytes.space != base::MemorySpace::kHost) return on_done(NotHostMemory());
   const std::shared_ptr<MoveSender> sender = Sender(peer, address);
   if (sender == nullptr) return on_done(absl::AbortedError("transfer aborted"));
-  sender->Send({sequence, bytes, declared_bytes, std::move(on_done)});
+  sender->Send({sequence, bytes, std::move(on_done)});
 }
 
-void GrpcTransport::Receive(scheduler::Incarnation peer, uint64_t sequence,
-                            absl::Span<uint8_t> landing, int64_t declared_bytes, OnDone on_done) {
+void GrpcTransport::Receive(scheduler::Incarnation peer, uint64_t sequence, base::MemoryRef landing,
+                            OnDone on_done) {
+  if (landing.space != base::MemorySpace::kHost) return on_done(NotHostMemory());
   const std::shared_ptr<MoveReceiver> receiver = Receiver(peer);
   if (receiver == nullptr) return on_done(absl::AbortedError("transfer aborted"));
-  receiver->Receive(sequence, {landing, declared_bytes, std::move(on_done)});
+  receiver->Receive(sequence, {landing, std::move(on_done)});
 }
 
 void GrpcTransport::Abort(scheduler::Incarnation peer) {

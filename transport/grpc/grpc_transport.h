@@ -1,7 +1,7 @@
 #pragma once
 
-// The portable back end: pieces travel in chunks of 1 MiB over gRPC, through host memory. One
-// stream a direction and pair of workers. Where an answer is known at once (an aborted peer, bytes
+// The portable back end: pieces travel in chunks of 1 MiB over gRPC, through host memory (a
+// device's is refused). One stream a direction and pair of workers. Where an answer is known at once (an aborted peer, bytes
 // that were early) the callback comes from within Send, Receive or Abort, with no lock held.
 
 #include <map>
@@ -25,9 +25,9 @@ class GrpcTransport final : public Transport {
   ~GrpcTransport() override;
 
   void Send(scheduler::Incarnation peer, const std::string& address, uint64_t sequence,
-            absl::Span<const uint8_t> bytes, int64_t declared_bytes, OnDone on_done) override;
-  void Receive(scheduler::Incarnation peer, uint64_t sequence, absl::Span<uint8_t> landing,
-               int64_t declared_bytes, OnDone on_done) override;
+            base::MemoryRef bytes, OnDone on_done) override;
+  void Receive(scheduler::Incarnation peer, uint64_t sequence, base::MemoryRef landing,
+               OnDone on_done) override;
   void Abort(scheduler::Incarnation peer) override;
 
   // The method of v1::Transfer that brings the bytes: the worker's service forwards it here.

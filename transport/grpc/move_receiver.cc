@@ -62,18 +62,19 @@ MoveReceiver::Taken MoveReceiver::Take(const v1::MoveChunk& chunk, std::function
   };
   const int64_t size =
       chunk.declared_only() ? chunk.total_bytes() : static_cast<int64_t>(chunk.payload().size());
-  const bool fits = chunk.total_bytes() == operation.declared_bytes &&
-                    chunk.offset() == received_ && size <= operation.declared_bytes - received_ &&
-                    chunk.declared_only() == operation.landing.empty();
+  const base::MemoryRef& landing = operation.landing;
+  const bool fits = chunk.total_bytes() == landing.bytes && chunk.offset() == received_ &&
+                    size <= landing.bytes - received_ &&
+                    chunk.declared_only() == landing.declared_only();
   if (!fits) {
     complete(absl::DataLossError("piece differs from what was announced"));
     return Taken::kYes;
   }
-  if (!operation.landing.empty()) {
-    std::memcpy(operation.landing.data() + received_, chunk.payload().data(), size);
+  if (!landing.declared_only()) {
+    std::memcpy(landing.Sub(received_, size).HostBytes().data(), chunk.payload().data(), size);
   }
   received_ += size;
-  if (received_ == operation.declared_bytes) complete(absl::OkStatus());
+  if (received_ == landing.bytes) complete(absl::OkStatus());
   return Taken::kYes;
 }
 

@@ -10,7 +10,7 @@
 #include <memory>
 
 #include "absl/status/status.h"
-#include "absl/types/span.h"
+#include "base/memory_ref.h"
 #include "base/mutex.h"
 #include "triptych/v1/transfer.grpc.pb.h"
 
@@ -19,8 +19,7 @@ namespace triptych::transport {
 class MoveReceiver {
  public:
   struct Operation {
-    absl::Span<uint8_t> landing;
-    int64_t declared_bytes = 0;
+    base::MemoryRef landing;  // of the host
     std::function<void(absl::Status)> on_done;
   };
   // What a stream lends to the receiver while it is open.

@@ -93,14 +93,14 @@ void MoveSender::WriteNext() {
     chunk->set_receiver_incarnation(peer_.value());
   }
   chunk->set_sequence(operation.sequence);
-  chunk->set_total_bytes(operation.declared_bytes);
+  chunk->set_total_bytes(operation.bytes.bytes);
   chunk->set_offset(offset_);
-  if (operation.bytes.empty()) {
+  if (operation.bytes.declared_only()) {
     chunk->set_declared_only(true);
-    offset_ = operation.declared_bytes;
+    offset_ = operation.bytes.bytes;
   } else {
-    const int64_t size = std::min<int64_t>(kChunkBytes, operation.bytes.size() - offset_);
-    chunk->set_payload(operation.bytes.data() + offset_, size);
+    const int64_t size = std::min(kChunkBytes, operation.bytes.bytes - offset_);
+    chunk->set_payload(operation.bytes.Sub(offset_, size).HostBytes().data(), size);
     offset_ += size;
   }
   writing_ = true;
@@ -114,7 +114,7 @@ void MoveSender::OnWritten(Stream* stream, bool ok) {
     if (stream != stream_.get()) return;
     writing_ = false;
     if (!ok) return;  // OnClosed follows
-    if (!operations_.empty() && offset_ >= operations_.front().declared_bytes) {
+    if (!operations_.empty() && offset_ >= operations_.front().bytes.bytes) {
       done = std::move(operations_.front().on_done);
       operations_.pop_front();
       offset_ = 0;

@@ -10,7 +10,7 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/types/span.h"
+#include "base/memory_ref.h"
 #include "base/mutex.h"
 #include "scheduler/plan/ids.h"
 #include "triptych/v1/transfer.grpc.pb.h"
@@ -21,8 +21,7 @@ class MoveSender {
  public:
   struct Operation {
     uint64_t sequence = 0;
-    absl::Span<const uint8_t> bytes;  // empty where only a size is declared
-    int64_t declared_bytes = 0;
+    base::MemoryRef bytes;  // of the host
     std::function<void(absl::Status)> on_done;
   };
 

@@ -8,6 +8,14 @@ namespace triptych::transport {
 
 using scheduler::Incarnation;
 
+namespace {
+
+absl::Status NotHostMemory() {
+  return absl::FailedPreconditionError("the loopback moves host memory only");
+}
+
+}  // namespace
+
 std::unique_ptr<LoopbackEndpoint> LoopbackHub::Connect(Incarnation self) {
   base::MutexLock lock(&mutex_);
   connected_.insert(self);
@@ -15,21 +23,20 @@ std::unique_ptr<LoopbackEndpoint> LoopbackHub::Connect(Incarnation self) {
 }
 
 void LoopbackEndpoint::Send(Incarnation peer, const std::string& /*address*/, uint64_t sequence,
-                            absl::Span<const uint8_t> bytes, int64_t declared_bytes,
-                            OnDone on_done) {
-  hub_->Send({self_, peer}, sequence,
-             {.bytes = bytes, .declared_bytes = declared_bytes, .on_done = std::move(on_done)});
+                            base::MemoryRef bytes, OnDone on_done) {
+  hub_->Send({self_, peer}, sequence, {.memory = bytes, .on_done = std::move(on_done)});
 }
 
-void LoopbackEndpoint::Receive(Incarnation peer, uint64_t sequence, absl::Span<uint8_t> landing,
-                               int64_t declared_bytes, OnDone on_done) {
-  hub_->Receive(
-      {peer, self_}, sequence,
-      {.landing = landing, .declared_bytes = declared_bytes, .on_done = std::move(on_done)});
+void LoopbackEndpoint::Receive(Incarnation peer, uint64_t sequence, base::MemoryRef landing,
+                               OnDone on_done) {
+  hub_->Receive({peer, self_}, sequence, {.memory = landing, .on_done = std::move(on_done)});
 }
 
 void LoopbackHub::Send(Pair pair, uint64_t sequence, Operation operation) {
   base::MutexLock lock(&mutex_);
+  if (operation.memory.space != base::MemorySpace::kHost) {
+    return Finish(std::move(operation), NotHostMemory());
+  }
   Stream& stream = streams_[pair];
   if (stream.sender_aborted) return Finish(std::move(operation), absl::AbortedError("aborted"));
   if (stream.receiver_aborted || connected_.count(pair.second) == 0) {
@@ -42,6 +49,9 @@ void LoopbackHub::Send(Pair pair, uint64_t sequence, Operation operation) {
 
 void LoopbackHub::Receive(Pair pair, uint64_t sequence, Operation operation) {
   base::MutexLock lock(&mutex_);
+  if (operation.memory.space != base::MemorySpace::kHost) {
+    return Finish(std::move(operation), NotHostMemory());
+  }
   Stream& stream = streams_[pair];
   if (stream.receiver_aborted) return Finish(std::move(operation), absl::AbortedError("aborted"));
   if (connected_.count(pair.first) == 0) {
@@ -96,7 +106,7 @@ bool LoopbackHub::MoveOne() {
       const auto& [sequence, receive] = *stream.receives.begin();
       auto send = stream.sends.find(sequence);
       if (send == stream.sends.end()) continue;
-      ready.push_back({pair, {pair.first, pair.second, sequence, send->second.declared_bytes}});
+      ready.push_back({pair, {pair.first, pair.second, sequence, send->second.memory.bytes}});
     }
   }
   for (const auto& [pair, operation] : ready) {
@@ -130,16 +140,16 @@ void LoopbackHub::Complete(const Pair& pair, uint64_t sequence, LoopbackFault fa
     return;
   }
   due_.emplace_back(std::move(from.on_done), absl::OkStatus());
-  if (from.declared_bytes != to.declared_bytes || from.bytes.size() != to.landing.size()) {
+  const absl::Span<const uint8_t> bytes = from.memory.HostBytes();
+  const absl::Span<uint8_t> landing = to.memory.HostBytes();
+  if (from.memory.bytes != to.memory.bytes || bytes.size() != landing.size()) {
     return Finish(std::move(to), absl::DataLossError("sizes differ"));
   }
   const int copies = fault == LoopbackFault::kDuplicate ? 2 : 1;
-  for (int i = 0; i < copies && !from.bytes.empty(); ++i) {
-    std::memcpy(to.landing.data(), from.bytes.data(), from.bytes.size());
+  for (int i = 0; i < copies && !bytes.empty(); ++i) {
+    std::memcpy(landing.data(), bytes.data(), bytes.size());
   }
-  if (fault == LoopbackFault::kCorrupt && !to.landing.empty()) {
-    to.landing[to.landing.size() / 2] ^= 0x10;
-  }
+  if (fault == LoopbackFault::kCorrupt && !landing.empty()) landing[landing.size() / 2] ^= 0x10;
   Finish(std::move(to), absl::OkStatus());
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-// A transport inside one process: a hub joins any number of endpoints, one a worker. Nothing
+// A transport inside one process, for host memory: a hub joins any number of endpoints, one a worker. Nothing
 // happens until RunPending(), so that one thread has every interleaving in its hands; with threads,
 // any of them may run it. Faults are chosen by a hook, operation by operation.
 
@@ -57,9 +57,7 @@ class LoopbackHub {
   friend class LoopbackEndpoint;
   using Pair = std::pair<scheduler::Incarnation, scheduler::Incarnation>;  // from, to
   struct Operation {
-    absl::Span<const uint8_t> bytes;  // of a send
-    absl::Span<uint8_t> landing;      // of a receive
-    int64_t declared_bytes = 0;
+    base::MemoryRef memory;  // a send's bytes, a receive's landing
     Transport::OnDone on_done;
   };
   // One direction of one pair of workers.
@@ -95,9 +93,9 @@ class LoopbackEndpoint final : public Transport {
   ~LoopbackEndpoint() override { hub_->Disconnect(self_); }
 
   void Send(scheduler::Incarnation peer, const std::string& address, uint64_t sequence,
-            absl::Span<const uint8_t> bytes, int64_t declared_bytes, OnDone on_done) override;
-  void Receive(scheduler::Incarnation peer, uint64_t sequence, absl::Span<uint8_t> landing,
-               int64_t declared_bytes, OnDone on_done) override;
+            base::MemoryRef bytes, OnDone on_done) override;
+  void Receive(scheduler::Incarnation peer, uint64_t sequence, base::MemoryRef landing,
+               OnDone on_done) override;
   void Abort(scheduler::Incarnation peer) override { hub_->Abort(self_, peer); }
 
  private:

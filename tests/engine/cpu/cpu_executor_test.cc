@@ -169,22 +169,23 @@ TEST_CASE("CpuExecutor: KV handed over as bytes goes on with the same tokens", "
   scheduler::StepPlan prefill = PrefillPlan(question);
   const auto tokens = static_cast<int32_t>(question.ids.size());
   const int64_t bytes = tokens * engine.executor().capacity().kv_bytes_per_token;
-  const BufferId buffer(1);
-  REQUIRE(engine.executor().AcquireBuffer(buffer, bytes).ok());
+  const scheduler::PieceBuffer buffer{BufferId(1), 4096, bytes};
   const scheduler::CacheRange all{.token_end = tokens,
                                   .layer_end = engine.executor().capacity().num_layers};
   prefill.exports.push_back({kTask, buffer, all, Pages(3), 0});
   scheduler::StepResult result = engine.Run(std::move(prefill));
   REQUIRE(result.exports.size() == 1);
-  const absl::Span<uint8_t> staged = engine.executor().BufferBytes(buffer);
+  const TransferRegions& regions = engine.executor().transfer_regions();
+  const absl::Span<uint8_t> staged = regions.staging.Sub(buffer.offset, bytes).HostBytes();
   CHECK(result.exports[0].checksum == base::Checksum64(staged.data(), staged.size()));
   const int32_t first = result.rows.at(0).tokens.at(0).token;
+  const absl::Span<uint8_t> landing = regions.landing.Sub(buffer.offset, bytes).HostBytes();
+  std::copy(staged.begin(), staged.end(), landing.begin());
   scheduler::StepPlan decode;
   decode.imports.push_back({kTask, buffer, all, Pages(100), 0});
   decode.rows.push_back(DecodeRow(question, 0, first, 100));
   result = engine.Run(std::move(decode));
   CHECK(result.rows.at(0).tokens.at(0).token == question.greedy.at(1));
-  engine.executor().ReleaseBuffer(buffer);
 }
 
 TEST_CASE("CpuExecutor: a row takes the token that an unfinished step samples", "[engine]") {
@@ -203,12 +204,14 @@ TEST_CASE("CpuExecutor: a row takes the token that an unfinished step samples", 
   CHECK(engine.results().Take().rows.at(0).tokens.at(0).token == question.greedy.at(1));
 }
 
-TEST_CASE("CpuExecutor: buffers beyond the budget are refused", "[engine][memory]") {
+TEST_CASE("CpuExecutor: regions that cannot be had are refused", "[engine][memory]") {
   if (Missing()) return;
-  Engine engine;
-  CHECK(absl::IsResourceExhausted(engine.executor().AcquireBuffer(BufferId(1), int64_t{1} << 40)));
-  REQUIRE(engine.executor().AcquireBuffer(BufferId(2), 64).ok());
-  CHECK(engine.executor().BufferBytes(BufferId(2)).size() == 64);
+  base::RealClock clock;
+  const auto made = CpuExecutor::Create({.model_dir = triptych::testing::SmallModelDir(),
+                                         .kv_blocks = 16,
+                                         .landing_bytes = int64_t{1} << 56},
+                                        clock, [](const scheduler::StepResult&) {});
+  CHECK(absl::IsResourceExhausted(made.status()));
 }
 
 }  // namespace triptych::engine

@@ -86,17 +86,17 @@ TEST_CASE("ModelledExecutor: a wrong block or a wrong embedding changes the answ
 
 TEST_CASE("ModelledExecutor: what is exported and imported is the same KV", "[engine][modelled]") {
   Device from, to;
-  REQUIRE(from.executor.AcquireBuffer(BufferId(1), 32).ok());
+  const scheduler::PieceBuffer staged{BufferId(1), 64, 32}, landed{BufferId(7), 256, 32};
   const auto exported = from.Step({.rows = {Row(0, {5, 6, 7, 8}, {0}, false)},
-                                   .exports = {{.buffer = BufferId(1),
+                                   .exports = {{.buffer = staged,
                                                 .range = {scheduler::TransferKind::kKv, 0, 4, 0, 1},
                                                 .pages = {0}}}});
-  const auto bytes = from.executor.BufferBytes(BufferId(1));
+  const auto bytes = from.executor.transfer_regions().staging.Sub(64, 32).HostBytes();
   CHECK(exported.exports.at(0).checksum == base::Checksum64(bytes.data(), bytes.size()));
-  REQUIRE(to.executor.AcquireBuffer(BufferId(7), 32).ok());
-  std::copy(bytes.begin(), bytes.end(), to.executor.BufferBytes(BufferId(7)).begin());
+  std::copy(bytes.begin(), bytes.end(),
+            to.executor.transfer_regions().landing.Sub(256, 32).HostBytes().begin());
   const int32_t there =
-      Token(to.Step({.imports = {{.buffer = BufferId(7),
+      Token(to.Step({.imports = {{.buffer = landed,
                                   .range = {scheduler::TransferKind::kKv, 0, 4, 0, 1},
                                   .pages = {5}}},
                      .rows = {Row(4, {9}, {5, 6})}}));
@@ -132,8 +132,7 @@ TEST_CASE("ModelledExecutor: a step takes its cost, after the step before it",
 TEST_CASE("ModelledExecutor: declared sizes carry no bytes, and tokens depend on their index",
           "[engine][modelled]") {
   Device device(FakePayload::kDeclared);
-  REQUIRE(device.executor.AcquireBuffer(BufferId(1), 1 << 30).ok());
-  CHECK(device.executor.BufferBytes(BufferId(1)).empty());
+  CHECK(device.executor.transfer_regions().staging.declared_only());
   const int32_t token = Token(device.Step({.rows = {Row(0, {5, 6}, {0})}}));
   CHECK(Token(device.Step({.rows = {Row(0, {7}, {3})}})) == token);
 }

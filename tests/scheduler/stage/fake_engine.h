@@ -12,11 +12,14 @@
 #include <utility>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "scheduler/plan/step_plan.h"
+#include "scheduler/stage/stage_actions.h"
 
 namespace triptych::scheduler::testing {
 
 inline constexpr int32_t kVocabulary = 1000;
+inline constexpr int64_t kWordBytes = 8;
 inline constexpr uint64_t kUnwritten = ~uint64_t{0};
 
 inline uint64_t Mix(uint64_t a, uint64_t b) {
@@ -41,13 +44,15 @@ inline SampledToken Draw(uint64_t digest, const SampleSpec& spec) {
 
 class FakeEngine {
  public:
-  FakeEngine(int32_t blocks, int32_t block_tokens, int32_t slots)
-      : block_tokens_(block_tokens),
-        kv_(static_cast<size_t>(blocks) * block_tokens, kUnwritten),
-        slots_(slots, kUnwritten) {}
+  explicit FakeEngine(const StageConfig& config)
+      : staging(config.staging_bytes / kWordBytes, kUnwritten),
+        landing(config.landing_bytes / kWordBytes, kUnwritten),
+        block_tokens_(config.profile.kv_block_tokens),
+        kv_(static_cast<size_t>(config.profile.kv_blocks) * block_tokens_, kUnwritten),
+        slots_(config.profile.embedding_slots, kUnwritten) {}
 
   std::map<TaskId, uint64_t> patches;  // encode task -> content key
-  std::map<BufferId, std::vector<uint64_t>> buffers;
+  std::vector<uint64_t> staging, landing;  // a word a token, at the byte offsets of buffers
   std::deque<StepPlan> queue;
   std::set<TaskId> broken;  // rows of these give logits that are not finite
   int64_t rows_run = 0, chunks_run = 0, overlapped_steps = 0;
@@ -76,7 +81,14 @@ class FakeEngine {
     return result;
   }
 
-  static uint64_t Checksum(const std::vector<uint64_t>& words) {
+  // The words of a buffer.
+  static absl::Span<uint64_t> Words(std::vector<uint64_t>& region, const PieceBuffer& buffer) {
+    REQUIRE(buffer.offset % kWordBytes == 0);
+    REQUIRE(buffer.offset + buffer.bytes <= static_cast<int64_t>(region.size()) * kWordBytes);
+    return {region.data() + buffer.offset / kWordBytes,
+            static_cast<size_t>(buffer.bytes / kWordBytes)};
+  }
+  static uint64_t Checksum(absl::Span<const uint64_t> words) {
     uint64_t sum = 1;
     for (uint64_t word : words) sum = Mix(sum, word);
     return sum;
@@ -93,20 +105,21 @@ class FakeEngine {
     return slots_.at(first_slot + token - range.token_begin);
   }
   void Import(const ImportSpec& spec) {
-    const std::vector<uint64_t>& words = buffers.at(spec.buffer);
+    const absl::Span<uint64_t> words = Words(landing, spec.buffer);
     REQUIRE(static_cast<int32_t>(words.size()) == spec.range.token_end - spec.range.token_begin);
     for (int32_t t = spec.range.token_begin; t < spec.range.token_end; ++t) {
       Word(spec.range, spec.pages, spec.first_slot, t) = words[t - spec.range.token_begin];
     }
   }
   ExportResult Export(const ExportSpec& spec) {
-    std::vector<uint64_t>& words = buffers.at(spec.buffer);
-    words.clear();
+    const absl::Span<uint64_t> words = Words(staging, spec.buffer);
+    REQUIRE(static_cast<int32_t>(words.size()) == spec.range.token_end - spec.range.token_begin);
     for (int32_t t = spec.range.token_begin; t < spec.range.token_end; ++t) {
-      words.push_back(Word(spec.range, spec.pages, spec.first_slot, t));
-      REQUIRE(words.back() != kUnwritten);
+      const uint64_t word = Word(spec.range, spec.pages, spec.first_slot, t);
+      REQUIRE(word != kUnwritten);
+      words[t - spec.range.token_begin] = word;
     }
-    return {spec.buffer, Checksum(words)};
+    return {spec.buffer.id, Checksum(words)};
   }
   void Encode(const EncodeRow& row) {
     for (int32_t i = 0; i < row.num_tokens; ++i) {

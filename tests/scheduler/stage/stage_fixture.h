@@ -3,6 +3,7 @@
 // Workers with fake engines, a gateway and a scheduler that only follows orders, on one queue of
 // events: the test chooses which goes next, or lets a seeded generator choose.
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstdint>
 #include <deque>
@@ -133,6 +134,8 @@ class StageFixture {
     config.step_tokens = 24;
     config.max_batch = 8;
     config.max_piece_bytes = 8 * 8;
+    config.staging_bytes = config.landing_bytes = 4096 * 8;
+    config.buffer_alignment = 8;
   }
 
   FakeWorker& AddWorker(const std::string& roles) {
@@ -143,8 +146,7 @@ class StageFixture {
     own.profile.roles = RolesOf(roles);
     own.profile.incarnation = worker->address.incarnation;
     worker->stage = std::make_unique<StageScheduler>(own);
-    worker->engine = std::make_unique<FakeEngine>(
-        own.profile.kv_blocks, own.profile.kv_block_tokens, own.profile.embedding_slots);
+    worker->engine = std::make_unique<FakeEngine>(own);
     workers.push_back(std::move(worker));
     return *workers.back();
   }
@@ -247,7 +249,6 @@ class StageFixture {
                                    << state.receiver.landing_bytes() << ", transfers "
                                    << state.sender.num_transfers() << ", posted "
                                    << posted_sends_.size() << " " << posted_receives_.size());
-      CHECK(worker->engine->buffers.empty());
     }
   }
   // Free + held is the total, and nothing free is named by a step that has not finished.
@@ -260,8 +261,14 @@ class StageFixture {
         for (const EmbeddingRange& range : row.embeddings) CheckSlots(state, range.first_slot);
       }
       for (const EncodeRow& row : plan.encodes) CheckSlots(state, row.first_slot);
-      for (const ImportSpec& spec : plan.imports) CheckSpec(worker, state, spec);
-      for (const ExportSpec& spec : plan.exports) CheckSpec(worker, state, spec);
+      for (const ImportSpec& spec : plan.imports) {
+        REQUIRE(state.receiver.arena().Holds(spec.buffer.id));
+        CheckSpec(state, spec);
+      }
+      for (const ExportSpec& spec : plan.exports) {
+        REQUIRE(state.sender.arena().Holds(spec.buffer.id));
+        CheckSpec(state, spec);
+      }
     }
   }
 
@@ -276,8 +283,7 @@ class StageFixture {
     REQUIRE_FALSE(state.slots.IsFree(slot));
   }
   template <typename Spec>
-  void CheckSpec(const FakeWorker& worker, const StageState& state, const Spec& spec) {
-    REQUIRE(worker.engine->buffers.contains(spec.buffer));
+  static void CheckSpec(const StageState& state, const Spec& spec) {
     for (BlockId block : spec.pages) REQUIRE_FALSE(state.blocks.IsFree(block));
     if (spec.range.kind == TransferKind::kEmbedding) CheckSlots(state, spec.first_slot);
   }
@@ -332,16 +338,6 @@ class StageFixture {
     posted_receives_[{action.peer.incarnation, worker.address.incarnation, action.sequence}] =
         action.buffer;
     TryMove(action.peer.incarnation, worker.address.incarnation, action.sequence);
-  }
-  void Do(FakeWorker& worker, AcquireBuffer& action) {
-    REQUIRE(worker.engine->buffers.emplace(action.buffer, std::vector<uint64_t>()).second);
-  }
-  void Do(FakeWorker& worker, ReleaseBuffer& action) {
-    for (const StepPlan& plan : worker.engine->queue) {
-      for (const ImportSpec& spec : plan.imports) REQUIRE(spec.buffer != action.buffer);
-      for (const ExportSpec& spec : plan.exports) REQUIRE(spec.buffer != action.buffer);
-    }
-    REQUIRE(worker.engine->buffers.erase(action.buffer) == 1);
   }
   void Do(FakeWorker& worker, SubmitStep& action) {
     REQUIRE(!action.plan.empty());
@@ -445,8 +441,11 @@ class StageFixture {
           FakeWorker* receiver = ByIncarnation(to);
           if (sender == nullptr || receiver == nullptr) return;
           if (!posted_sends_.contains(operation) || !posted_receives_.contains(operation)) return;
-          std::vector<uint64_t>& landed = receiver->engine->buffers.at(posted_receives_[operation]);
-          landed = sender->engine->buffers.at(posted_sends_[operation]);
+          const auto landed =
+              FakeEngine::Words(receiver->engine->landing, posted_receives_[operation]);
+          const auto staged = FakeEngine::Words(sender->engine->staging, posted_sends_[operation]);
+          REQUIRE(landed.size() == staged.size());
+          std::copy(staged.begin(), staged.end(), landed.begin());
           posted_sends_.erase(operation);
           posted_receives_.erase(operation);
           completed_.insert(operation);
@@ -461,8 +460,8 @@ class StageFixture {
   }
 
   std::set<Operation> completed_;
-  std::map<Operation, BufferId> posted_sends_;
-  std::map<Operation, BufferId> posted_receives_;
+  std::map<Operation, PieceBuffer> posted_sends_;
+  std::map<Operation, PieceBuffer> posted_receives_;
 };
 
 inline Segment Text(std::vector<int32_t> ids) { return TokenRun{std::move(ids)}; }

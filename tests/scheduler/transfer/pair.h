@@ -29,10 +29,11 @@ inline TransferKey Key(uint64_t producer, uint64_t consumer, int32_t item = -1,
 class Pair {
  public:
   static constexpr int64_t kBytesAToken = 10;
+  static constexpr int64_t kMaxPieceBytes = 1000;
 
   explicit Pair(int64_t staging = 1 << 20, int64_t landing = 1 << 20)
-      : sender("model", staging),
-        receiver("model", landing, [this] { return BufferId(++last_buffer); }) {}
+      : sender("model", {.bytes = staging}),
+        receiver("model", {.bytes = landing}, std::min(landing, kMaxPieceBytes)) {}
 
   // ---- what the owners say ----
   void Expect(const TransferKey& key, int32_t tokens) {
@@ -54,20 +55,19 @@ class Pair {
                  clock.Now());
     Collect();
   }
-  bool Reserve(const TransferKey& key, int32_t tokens, BufferId* buffer) {
-    *buffer = BufferId(++last_buffer);
-    const bool reserved = sender.ReserveStaging(key, *buffer, tokens * kBytesAToken);
+  bool Reserve(const TransferKey& key, int32_t tokens, PieceBuffer* buffer) {
+    const auto reserved = sender.ReserveStaging(key, tokens * kBytesAToken);
     Collect();
-    return reserved;
+    if (reserved.has_value()) *buffer = *reserved;
+    return reserved.has_value();
   }
   void Staged(const TransferKey& key, int32_t index, int32_t begin, int32_t end, bool last,
-              BufferId buffer) {
+              PieceBuffer buffer) {
     const auto kind = key.item < 0 ? TransferKind::kKv : TransferKind::kEmbedding;
     StagedPiece piece{.key = key,
                       .index = index,
                       .range = {kind, begin, end, 0, kind == TransferKind::kKv ? 1 : 0},
                       .buffer = buffer,
-                      .bytes = (end - begin) * kBytesAToken,
                       .checksum = Checksum(key, index)};
     if (last) piece.position = Ready::Position::kLast;
     if (last && kind == TransferKind::kKv) piece.first_token = FirstToken{0, {.token = 7}};
@@ -75,7 +75,7 @@ class Pair {
     Collect();
   }
   bool Stage(const TransferKey& key, int32_t index, int32_t begin, int32_t end, bool last) {
-    BufferId buffer;
+    PieceBuffer buffer;
     if (!Reserve(key, end - begin, &buffer)) return false;
     Staged(key, index, begin, end, last, buffer);
     return true;
@@ -125,7 +125,7 @@ class Pair {
   bool ImportAll() {
     const auto pieces = std::exchange(landed, {});
     for (const PieceLanded& piece : pieces) {
-      receiver.Imported(piece.buffer, clock.Now());
+      receiver.Imported(piece.buffer.id, clock.Now());
       Collect();
     }
     return !pieces.empty();
@@ -141,8 +141,9 @@ class Pair {
     to_sender.clear();
   }
 
+  int num_buffers() const { return sender.arena().num_held() + receiver.arena().num_held(); }
   bool AtRest() const {
-    return sender.staged_bytes() == 0 && receiver.landing_bytes() == 0 && buffers.empty();
+    return sender.staged_bytes() == 0 && receiver.landing_bytes() == 0 && num_buffers() == 0;
   }
 
   void Collect() {
@@ -163,10 +164,14 @@ class Pair {
         std::visit([&](auto& a) { Do(a); }, action);
       }
     }
+    // What moves keeps its memory.
+    for (const auto& [sequence, send] : sends) CHECK_TRUE(sender.arena().Holds(send.buffer.id));
+    for (const auto& [sequence, receive] : receives) {
+      CHECK_TRUE(receiver.arena().Holds(receive.buffer.id));
+    }
   }
 
   base::SimulatedClock clock;
-  uint64_t last_buffer = 0;
   TransferSender sender;
   TransferReceiver receiver;
   std::deque<TransferMessage> to_receiver, to_sender;
@@ -174,7 +179,6 @@ class Pair {
   std::map<uint64_t, PostReceive> receives;
   std::set<uint64_t> done;  // sequences that were received
   std::map<uint64_t, uint64_t> expected_checksum;
-  std::map<BufferId, int64_t> buffers;
   std::vector<TransferKey> granted, delivered;
   std::vector<TransferFailed> failed;
   std::vector<PieceLanded> landed;
@@ -197,15 +201,6 @@ class Pair {
     if (!sends.emplace(post.sequence, post).second) ++repeated_sends;
   }
   void Do(const PostReceive& post) { CHECK_TRUE(receives.emplace(post.sequence, post).second); }
-  void Do(const AcquireBuffer& acquire) {
-    CHECK_TRUE(buffers.emplace(acquire.buffer, acquire.bytes).second);
-  }
-  void Do(const ReleaseBuffer& release) {
-    // Nothing that moves may use it.
-    for (const auto& [sequence, send] : sends) CHECK_TRUE(send.buffer != release.buffer);
-    for (const auto& [sequence, receive] : receives) CHECK_TRUE(receive.buffer != release.buffer);
-    CHECK_EQ(buffers.erase(release.buffer), 1u);
-  }
   void Do(const AbortPeer&) { ++aborts; }
   void Do(const TransferGranted& event) { granted.push_back(event.key); }
   void Do(const TransferDelivered& event) { delivered.push_back(event.key); }

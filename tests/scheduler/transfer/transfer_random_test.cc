@@ -49,7 +49,7 @@ class RandomTransfers {
     TransferKey key;
     int32_t index = 0, begin = 0, end = 0;
     bool last = false;
-    BufferId buffer;
+    PieceBuffer buffer;
   };
 
   void Step(bool faults) {
@@ -105,7 +105,7 @@ class RandomTransfers {
     const bool granted = std::count(pair_.granted.begin(), pair_.granted.end(), job.key) > 0;
     if (!granted || job.cancelled || job.staged == job.tokens) return;
     const auto count = static_cast<int32_t>(random_.Between(1, job.tokens - job.staged));
-    BufferId buffer;
+    PieceBuffer buffer;
     if (!pair_.Reserve(job.key, count, &buffer)) return;
     const int32_t end = job.staged + count;
     exports_.push_back({job.key, job.pieces++, job.staged, end, end == job.tokens, buffer});

@@ -291,7 +291,7 @@ TEST_CASE("Transfer: a producer that cancels before Go gets its buffers back onc
   StageTwo(pair, key);
   pair.sender.Cancel(key, pair.clock.Now());
   pair.Collect();
-  CHECK(pair.buffers.size() == 2);  // a Go may be on its way
+  CHECK(pair.num_buffers() == 2);  // a Go may be on its way
   pair.Settle();
   CHECK(pair.received.empty());
   CHECK(pair.failed.empty());
@@ -313,7 +313,7 @@ TEST_CASE("Transfer: after Go an operation completes, cancelled or not", "[sched
   while (pair.CarryToReceiver() || pair.CarryToSender()) {
   }
   CHECK(pair.sends.size() == 2);
-  CHECK(pair.buffers.size() == 4);
+  CHECK(pair.num_buffers() == 4);
   pair.Settle();
   CHECK(pair.AtRest());
   CHECK(pair.received.empty());
@@ -325,14 +325,14 @@ TEST_CASE("Transfer: an export that ends after its transfer is released", "[sche
   pair.Expect(key, 20);
   pair.Offer(key, 20);
   pair.Settle();
-  BufferId staged, dropped;
+  PieceBuffer staged, dropped;
   REQUIRE(pair.Reserve(key, 10, &staged));
   REQUIRE(pair.Reserve(key, 10, &dropped));
   pair.sender.Cancel(key, pair.clock.Now());
   pair.Collect();
-  CHECK(pair.buffers.size() == 2);
+  CHECK(pair.num_buffers() == 2);
   pair.Staged(key, 0, 0, 10, false, staged);
-  pair.sender.DropStaged(dropped);
+  pair.sender.DropStaged(dropped.id);
   pair.Collect();
   CHECK(pair.AtRest());
 }
@@ -367,7 +367,7 @@ TEST_CASE("Transfer: a landed piece keeps its buffer until it is imported, wante
   REQUIRE(pair.landed.size() == 2);
   pair.receiver.Forget(key.consumer, pair.clock.Now());
   pair.Collect();
-  CHECK(pair.buffers.size() == 2);
+  CHECK(pair.num_buffers() == 2);
   pair.ImportAll();
   CHECK(pair.AtRest());
 }
@@ -438,7 +438,7 @@ TEST_CASE("Transfer: a lost peer takes its transfers along, and memory waits for
   REQUIRE(pair.failed.size() == 1);
   CHECK(pair.failed[0].status.code() == absl::StatusCode::kUnavailable);
   CHECK(pair.aborts == 2);
-  CHECK(pair.buffers.size() == 4);
+  CHECK(pair.num_buffers() == 4);
   pair.MovePiece(absl::AbortedError("abort"));
   pair.MovePiece(absl::AbortedError("abort"));
   CHECK(pair.AtRest());
@@ -457,7 +457,7 @@ TEST_CASE("Transfer: what was acknowledged whole is received although its produc
   REQUIRE(pair.landed.size() == 2);
   const bool half_imported = GENERATE(false, true);
   if (half_imported) {
-    pair.receiver.Imported(pair.landed[0].buffer, pair.clock.Now());
+    pair.receiver.Imported(pair.landed[0].buffer.id, pair.clock.Now());
     pair.landed.erase(pair.landed.begin());
   }
   pair.receiver.PeerLost(kProducerWorker, pair.clock.Now());
@@ -504,15 +504,20 @@ TEST_CASE("Transfer: staging and landing memory stay inside their budgets",
   CHECK(pair.AtRest());
 }
 
-TEST_CASE("Transfer: a piece larger than the budget moves alone", "[scheduler][transfer]") {
-  Pair pair(/*staging=*/50, /*landing=*/50);
+TEST_CASE("Transfer: a piece larger than the agreed bound is refused before it has memory",
+          "[scheduler][transfer]") {
+  Pair pair(/*staging=*/1 << 20, /*landing=*/50);
   const TransferKey key = Key(1, 2, 0);
   pair.Expect(key, 10);
   pair.Offer(key, 10);
   pair.Settle();
   CHECK(pair.Stage(key, 0, 0, 10, true));
   pair.Settle();
-  CHECK(pair.received.size() == 1);
+  CHECK(pair.received.empty());
+  REQUIRE(pair.failed.size() == 1);
+  CHECK(absl::IsInternal(pair.failed[0].status));
+  pair.Settle();
+  CHECK(pair.AtRest());
 }
 
 TEST_CASE("Transfer: Go for a piece that was never ready ends the connection",

@@ -26,6 +26,8 @@ inline constexpr scheduler::Incarnation kSelf{7}, kPeer{8}, kGatewayId{1000};
 inline const scheduler::PeerAddress kGateway{kGatewayId, "gateway:1"};
 inline const scheduler::PeerAddress kSelfAddress{kSelf, "self:1"};
 
+inline constexpr int64_t kTransferBytes = 4096;  // of each region
+
 inline scheduler::TaskId Task(uint64_t number) { return {{1, scheduler::Incarnation(99)}, number}; }
 
 // Runs plans on its own thread; the token with index i of every answer is 100 + i.
@@ -54,10 +56,6 @@ class ScriptedExecutor final : public engine::Executor {
     std::lock_guard<std::mutex> lock(mutex_);
     return patches_.size();
   }
-  size_t num_buffers() const {
-    std::lock_guard<std::mutex> lock(mutex_);
-    return buffers_.size();
-  }
 
   const engine::Capacity& capacity() const override { return capacity_; }
   void ProvidePatches(scheduler::TaskId task, engine::EncodeInput) override {
@@ -68,19 +66,7 @@ class ScriptedExecutor final : public engine::Executor {
     std::lock_guard<std::mutex> lock(mutex_);
     patches_.erase(task);
   }
-  absl::Status AcquireBuffer(scheduler::BufferId buffer, int64_t bytes) override {
-    std::lock_guard<std::mutex> lock(mutex_);
-    buffers_[buffer].resize(static_cast<size_t>(bytes));
-    return absl::OkStatus();
-  }
-  absl::Span<uint8_t> BufferBytes(scheduler::BufferId buffer) override {
-    std::lock_guard<std::mutex> lock(mutex_);
-    return absl::MakeSpan(buffers_.at(buffer));
-  }
-  void ReleaseBuffer(scheduler::BufferId buffer) override {
-    std::lock_guard<std::mutex> lock(mutex_);
-    buffers_.erase(buffer);
-  }
+  const engine::TransferRegions& transfer_regions() const override { return regions_; }
   void Submit(scheduler::StepPlan plan) override {
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -111,8 +97,9 @@ class ScriptedExecutor final : public engine::Executor {
       result.rows.push_back(std::move(out));
     }
     for (const auto& spec : plan.exports) {
-      const std::vector<uint8_t>& bytes = buffers_.at(spec.buffer);
-      result.exports.push_back({spec.buffer, base::Checksum64(bytes.data(), bytes.size())});
+      const absl::Span<uint8_t> bytes =
+          regions_.staging.Sub(spec.buffer.offset, spec.buffer.bytes).HostBytes();
+      result.exports.push_back({spec.buffer.id, base::Checksum64(bytes.data(), bytes.size())});
     }
     result.seconds = 1e-4;
     return result;
@@ -124,7 +111,10 @@ class ScriptedExecutor final : public engine::Executor {
   std::condition_variable changed_;
   std::deque<scheduler::StepPlan> plans_;
   std::set<scheduler::TaskId> patches_;
-  std::map<scheduler::BufferId, std::vector<uint8_t>> buffers_;
+  std::vector<uint8_t> staging_ = std::vector<uint8_t>(kTransferBytes);
+  std::vector<uint8_t> landing_ = std::vector<uint8_t>(kTransferBytes);
+  const engine::TransferRegions regions_{base::HostRef(absl::MakeSpan(staging_)),
+                                         base::HostRef(absl::MakeSpan(landing_))};
   bool stopping_ = false;
   std::thread thread_;
 };
@@ -290,6 +280,8 @@ class ScriptedWorker {
     config.profile.max_encodes = 4;
     config.profile.kv_bytes_per_token = 8;
     config.embedding_bytes_per_token = 8;
+    config.max_piece_bytes = 1024;
+    config.staging_bytes = config.landing_bytes = kTransferBytes;
     config.layout = {.vocab_size = 1000, .block_tokens = 4, .max_prompt_tokens = 4096};
     config.chunk_tokens = 4;
     config.step_tokens = 16;

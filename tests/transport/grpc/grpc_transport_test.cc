@@ -133,11 +133,12 @@ struct Piece {
   Ended sent, received;
 
   int64_t size() const { return static_cast<int64_t>(bytes.size()); }
+  base::MemoryRef memory() { return base::HostRef(absl::MakeSpan(bytes)); }
   void Send(Endpoint& from, Incarnation to, const std::string& address, uint64_t sequence) {
-    from.transport().Send(to, address, sequence, bytes, size(), sent.Done());
+    from.transport().Send(to, address, sequence, memory(), sent.Done());
   }
   void Receive(Endpoint& at, Incarnation from, uint64_t sequence) {
-    at.transport().Receive(from, sequence, absl::MakeSpan(landing), size(), received.Done());
+    at.transport().Receive(from, sequence, base::HostRef(absl::MakeSpan(landing)), received.Done());
   }
 };
 
@@ -250,7 +251,7 @@ TEST_CASE("GrpcTransport: a stream that broke is opened again for the next piece
   REQUIRE(WaitFor(
       [&] {
         sent.push_back(std::make_unique<Ended>());
-        a.transport().Send(kB, address, 2, second.bytes, second.size(), sent.back()->Done());
+        a.transport().Send(kB, address, 2, second.memory(), sent.back()->Done());
         sent.back()->Wait();
         return second.received.count() > 0;
       },
@@ -265,7 +266,7 @@ TEST_CASE("GrpcTransport: bytes for another incarnation are refused", "[transpor
   Endpoint a(kA), b(kB);
   piece.Receive(b, kA, 1);
   // An address that now belongs to b; the sender means c.
-  a.transport().Send(kC, b.address(), 1, piece.bytes, 100, sent.Done());
+  a.transport().Send(kC, b.address(), 1, piece.memory(), sent.Done());
   sent.Wait();
   WaitFor([] { return false; }, kNothingHappens);
   CHECK(piece.received.count() == 0);
@@ -279,7 +280,7 @@ TEST_CASE("GrpcTransport: a size alone where bytes were promised is DATA_LOSS",
   Ended sent;
   Endpoint a(kA), b(kB);
   piece.Receive(b, kA, 1);
-  a.transport().Send(kB, b.address(), 1, {}, 100, sent.Done());
+  a.transport().Send(kB, b.address(), 1, {.bytes = 100}, sent.Done());
   CHECK(piece.received.Wait() == absl::StatusCode::kDataLoss);
 }
 
