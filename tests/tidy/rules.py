@@ -32,6 +32,8 @@ LIBRARIES = {
     "proto": r"\.pb\.h$|^google/protobuf/",
     "boost": r"^boost/",
     "cuda": r"^(cuda|cublas|cub/|cooperative_groups|cutlass/|cute/|mma|nvtx|nvml|driver_types)",
+    # Fetched for CUDA files alone: docs/decisions/0012.
+    "cuda-sources": r"^(flashinfer/|flash(_fwd_kernel)?\.h$|ATen/)",
     "nccl": r"^nccl",
     "pictures": r"^(jpeglib|jerror|png|webp/|setjmp)",
     "utf8proc": r"^utf8proc",
@@ -59,7 +61,7 @@ LAYERS = {
     "base/cuda": (["base/"], ["absl", "cuda", *HOST]),
     "scheduler/": (["base/", "scheduler/"], ["absl"]),
     "media/": (["base/", "media/"], ["absl", "pictures", *HOST]),
-    "kernels/": (["base/", "kernels/"], ["absl", "cuda", *HOST]),
+    "kernels/": (["base/", "kernels/"], ["absl", "cuda", "cuda-sources", *HOST]),
     "models/": (["base/", "kernels/", "models/"], ["absl", *HOST]),
     "models/weights/": (["base/", "models/"], ["absl", "json", *HOST]),
     "models/config/": (["base/", "models/"], ["absl", "json", *HOST]),
