@@ -68,9 +68,9 @@ absl::Status CudaEvent::Synchronize() const {
 
 absl::StatusOr<float> CudaEvent::MillisecondsSince(const CudaEvent& begin) const {
   float milliseconds = 0;
-  RETURN_IF_ERROR(CudaStatus(
-      cudaEventElapsedTime(&milliseconds, EventOf(begin.handle_), EventOf(handle_)),
-      "time between events"));
+  RETURN_IF_ERROR(
+      CudaStatus(cudaEventElapsedTime(&milliseconds, EventOf(begin.handle_), EventOf(handle_)),
+                 "time between events"));
   return milliseconds;
 }
 
@@ -86,9 +86,8 @@ absl::StatusOr<CudaStream> CudaStream::Create(CudaPriority priority) {
 }
 
 absl::Status CudaStream::Wait(const CudaEvent& event) {
-  return CudaStatus(
-      cudaStreamWaitEvent(StreamOf(get()), static_cast<cudaEvent_t>(event.get()), 0),
-      "let a stream wait");
+  return CudaStatus(cudaStreamWaitEvent(StreamOf(get()), static_cast<cudaEvent_t>(event.get()), 0),
+                    "let a stream wait");
 }
 
 absl::Status CudaStream::Synchronize() const {
@@ -108,18 +107,17 @@ absl::StatusOr<DeviceMemory> DeviceMemory::Allocate(int device, int64_t bytes) {
   void* memory = nullptr;
   RETURN_IF_ERROR(CudaStatus(cudaMalloc(&memory, static_cast<size_t>(bytes)),
                              absl::StrCat(bytes, " bytes on CUDA device ", device)));
-  return DeviceMemory(CudaHandle(memory, FreeDeviceMemory), {.data = memory,
-                                                             .bytes = bytes,
-                                                             .space = MemorySpace::kCuda,
-                                                             .device = device});
+  return DeviceMemory(
+      CudaHandle(memory, FreeDeviceMemory),
+      {.data = memory, .bytes = bytes, .space = MemorySpace::kCuda, .device = device});
 }
 
 absl::StatusOr<PinnedMemory> PinnedMemory::Allocate(int64_t bytes) {
   CHECK_GE(bytes, 0);
   void* memory = nullptr;
-  RETURN_IF_ERROR(CudaStatus(
-      cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocPortable),
-      absl::StrCat(bytes, " bytes of pinned host memory")));
+  RETURN_IF_ERROR(
+      CudaStatus(cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocPortable),
+                 absl::StrCat(bytes, " bytes of pinned host memory")));
   return PinnedMemory(CudaHandle(memory, FreePinnedMemory), {.data = memory, .bytes = bytes});
 }
 

@@ -1,7 +1,13 @@
 #include "base/rpc.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/resource_quota.h>
+
+#include <cstdio>
+
+#include "absl/strings/match.h"
+#include "absl/strings/string_view.h"
 
 namespace triptych::base {
 namespace {
@@ -46,10 +52,28 @@ void KeepCallbackThreads() {
   }();
 }
 
+// gRPC writes a line for each connection whose handshake fails, or that calls us by an address: so
+// any stranger could fill a disk. Everything else that it has to say goes to stderr, as before.
+void WriteLog(gpr_log_func_args* args) {
+  const absl::string_view file(args->file);
+  if (absl::StrContains(file, "ssl_transport_security")) return;
+  std::fprintf(stderr, "%s grpc %s:%d %s\n", gpr_log_severity_string(args->severity), args->file,
+               args->line, args->message);
+}
+
+void PrepareOnce() {
+  static const bool prepared = [] {
+    gpr_set_log_function(WriteLog);
+    return true;
+  }();
+  static_cast<void>(prepared);
+  KeepCallbackThreads();
+}
+
 }  // namespace
 
 void ConfigureServer(RpcAudience audience, grpc::ServerBuilder* builder) {
-  KeepCallbackThreads();
+  PrepareOnce();
   const bool clients = audience == RpcAudience::kClients;
   const int limit = clients ? kMaxClientMessageBytes : kMaxInternalMessageBytes;
   builder->SetMaxReceiveMessageSize(limit);
@@ -66,14 +90,15 @@ void ConfigureServer(RpcAudience audience, grpc::ServerBuilder* builder) {
   builder->SetResourceQuota(quota);
 }
 
-std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
-  KeepCallbackThreads();
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(),
+std::shared_ptr<grpc::Channel> Connect(const std::string& address, const RpcSecurity& security,
+                                       Role peer) {
+  PrepareOnce();
+  return grpc::CreateCustomChannel(address, security.ChannelTo(peer),
                                    Arguments(kMaxInternalMessageBytes));
 }
 
 std::shared_ptr<grpc::Channel> ConnectAsClient(const std::string& address) {
-  KeepCallbackThreads();
+  PrepareOnce();
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(),
                                    Arguments(kMaxClientMessageBytes));
 }

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "base/clock.h"
+#include "base/rpc_security.h"
 
 namespace triptych::base {
 
@@ -25,8 +26,10 @@ void ConfigureServer(RpcAudience audience, grpc::ServerBuilder* builder);
 
 // A channel with keepalive (a dead connection ends within 10 s; the scheduler's heartbeats notice a
 // silent peer sooner), quick reconnects (50 ms to 1 s) and no proxy. Connects lazily.
-std::shared_ptr<grpc::Channel> Connect(const std::string& address);
-// The same with a message limit for clients of the public API.
+// What answers there is believed when its certificate has the role `peer`.
+std::shared_ptr<grpc::Channel> Connect(const std::string& address, const RpcSecurity& security,
+                                       Role peer);
+// The same in plain text, with a message limit for clients of the public API.
 std::shared_ptr<grpc::Channel> ConnectAsClient(const std::string& address);
 
 // `from_now` on the clock that gRPC takes deadlines by.

@@ -50,9 +50,7 @@ class CpuExecutor final : public Executor {
 
  private:
   CpuExecutor(const base::Clock& clock, OnResult on_result)
-      : clock_(clock),
-        on_result_(std::move(on_result)),
-        queue_(kMaxStepsInFlight) {}
+      : clock_(clock), on_result_(std::move(on_result)), queue_(kMaxStepsInFlight) {}
   void Loop();
 
   // Two in flight, and one whose result is being handed over.

@@ -52,9 +52,8 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelSizes& sizes, const DeviceMemor
         block_bytes > 0 ? wanted : 0, " KV blocks of ", block_bytes, " bytes"));
   }
   if (block_bytes > 0) {
-    const int64_t fitting =
-        std::min<int64_t>(plan.left / block_bytes, std::numeric_limits<int32_t>::max() /
-                                                       options.kv_block_tokens);
+    const int64_t fitting = std::min<int64_t>(
+        plan.left / block_bytes, std::numeric_limits<int32_t>::max() / options.kv_block_tokens);
     plan.kv_blocks = static_cast<int32_t>(options.kv_blocks > 0 ? options.kv_blocks : fitting);
     plan.kv = plan.kv_blocks * block_bytes;
     plan.left -= plan.kv;

@@ -84,9 +84,8 @@ struct AbortPeer {
 };
 
 // To be carried out in the order in which they were taken.
-using StageAction =
-    std::variant<SendToScheduler, Pull, DropInput, SendTransfer, PostSend, PostReceive, SubmitStep,
-                 SendTokens, AbortPeer>;
+using StageAction = std::variant<SendToScheduler, Pull, DropInput, SendTransfer, PostSend,
+                                 PostReceive, SubmitStep, SendTokens, AbortPeer>;
 
 // What is held, now. All 0 at rest.
 struct StageStats {

@@ -150,7 +150,9 @@ void TransferReceiver::RepeatAnswer(Incarnation peer, const Piece& piece) {
 bool TransferReceiver::Fits(const Input& input, const Ready& ready) const {
   const Expectation& expected = input.expectation;
   const CacheRange& range = ready.range;
-  if (ready.index < 0 || ready.bytes <= 0 || ready.bytes > max_piece_bytes_ || range.kind != expected.kind) return false;
+  if (ready.index < 0 || ready.bytes <= 0 || ready.bytes > max_piece_bytes_ ||
+      range.kind != expected.kind)
+    return false;
   if (range.token_begin < 0 || range.token_begin >= range.token_end ||
       range.token_end > expected.num_tokens) {
     return false;

@@ -135,7 +135,7 @@ class TransferReceiver {
   BufferArena arena_;
   std::map<InputId, Input> inputs_;
   std::map<Incarnation, Peer> peers_;
-  std::deque<Parked> parked_;             // by time
+  std::deque<Parked> parked_;    // by time
   std::deque<Waiting> waiting_;  // for landing memory, in order of arrival; may name what is over
   Remembered<Incarnation> lost_{kMaxRemembered};
   Remembered<TaskId> over_{kMaxRemembered};

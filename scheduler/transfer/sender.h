@@ -51,9 +51,9 @@ class TransferSender {
   // Starts; the answer is TransferGranted or TransferFailed. A key that is known is left alone.
   void Offer(const OutgoingTransfer& transfer, base::TimePoint now);
 
-  // Before an export is planned: memory for it; then PieceStaged or DropStaged must follow, whatever
-  // becomes of the transfer. Nothing: no room now (StagingFree will tell), or the key is not
-  // granted.
+  // Before an export is planned: memory for it; then PieceStaged or DropStaged must follow,
+  // whatever becomes of the transfer. Nothing: no room now (StagingFree will tell), or the key is
+  // not granted.
   std::optional<PieceBuffer> ReserveStaging(const TransferKey& key, int64_t bytes);
   // The export is done. When the transfer is over by now, the buffer is only released.
   void PieceStaged(const StagedPiece& piece, base::TimePoint now);

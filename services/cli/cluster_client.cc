@@ -9,8 +9,9 @@
 namespace triptych::services {
 
 absl::StatusOr<v1::ClusterSnapshot> FetchSnapshot(const std::string& address,
+                                                  const base::RpcSecurity& security,
                                                   base::Duration timeout) {
-  const auto stub = v1::Cluster::NewStub(base::Connect(address));
+  const auto stub = v1::Cluster::NewStub(base::Connect(address, security, base::Role::kScheduler));
   grpc::ClientContext context;
   base::SetDeadline(timeout, &context);
   v1::ClusterSnapshot snapshot;

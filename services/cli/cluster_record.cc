@@ -41,7 +41,8 @@ ClusterRecord ClusterFromJson(const Json& json) {
   ClusterRecord record{.supervisor_pid = json.value("supervisor_pid", int64_t{0}),
                        .http = json.value("http", ""),
                        .grpc = json.value("grpc", ""),
-                       .scheduler = json.value("scheduler", "")};
+                       .scheduler = json.value("scheduler", ""),
+                       .tls = json.value("tls", "")};
   for (const Json& process : json.value("processes", Json::array())) {
     record.processes.push_back(ProcessFromJson(process));
   }
@@ -69,15 +70,25 @@ std::string ClusterRecordPath(absl::string_view folder, int64_t supervisor_pid) 
   return absl::StrCat(folder, "/cluster-", supervisor_pid, ".json");
 }
 
-absl::Status WriteClusterRecord(const std::string& path, const ClusterRecord& record) {
+absl::Status MakeClusterRecordFolder(const std::string& folder) {
   std::error_code error;
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   std::filesystem::create_directories(folder, error);
-  chmod(folder.c_str(), 0700);
+  // In /tmp anybody could have made it first.
+  struct stat found;
+  if (lstat(folder.c_str(), &found) != 0 || !S_ISDIR(found.st_mode) || found.st_uid != getuid() ||
+      chmod(folder.c_str(), 0700) != 0) {
+    return absl::PermissionDeniedError(folder + " is not a folder of this user");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WriteClusterRecord(const std::string& path, const ClusterRecord& record) {
+  RETURN_IF_ERROR(MakeClusterRecordFolder(std::filesystem::path(path).parent_path()));
   Json json = {{"supervisor_pid", record.supervisor_pid},
                {"http", record.http},
                {"grpc", record.grpc},
                {"scheduler", record.scheduler},
+               {"tls", record.tls},
                {"processes", Json::array()}};
   for (const ProcessRecord& process : record.processes) {
     json["processes"].push_back(ToJson(process));

@@ -28,6 +28,7 @@ struct ClusterRecord {
   std::string http;  // host:port, as the two below
   std::string grpc;
   std::string scheduler;
+  std::string tls;  // folder of its certificates, see base/certificates.h; empty: it has none
   std::vector<ProcessRecord> processes;
 };
 
@@ -35,6 +36,8 @@ struct ClusterRecord {
 std::string ClusterRecordFolder();
 // The file of the supervisor with this pid.
 std::string ClusterRecordPath(absl::string_view folder, int64_t supervisor_pid);
+// Makes the folder of the records, for this user alone. PERMISSION_DENIED when it is another's.
+absl::Status MakeClusterRecordFolder(const std::string& folder);
 
 // Replaces the file in one step and makes its folder, readable by this user alone. INTERNAL names
 // the path.

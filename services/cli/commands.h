@@ -11,6 +11,7 @@ int RunChat(int argc, const char* const* argv);
 int RunStatus(int argc, const char* const* argv);
 int RunDemo(int argc, const char* const* argv);
 int RunBench(int argc, const char* const* argv);
+int RunCertificates(int argc, const char* const* argv);
 
 // Runs the subcommand that argv[1] names.
 int RunTriptych(int argc, const char* const* argv);

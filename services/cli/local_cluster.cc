@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/certificates.h"
 #include "base/config.h"
 #include "base/status.h"
 #include "services/cli/cluster_client.h"
@@ -46,6 +47,8 @@ void LocalClusterOptions::Declare(base::FlagSet* flags) {
                            .default_value = 2,
                            .min = 0,
                            .max = 1024});
+  flags->AddBool(&insecure,
+                 {.name = "insecure", .doc = "no certificates: plain text between processes"});
   flags->AddString(&log_dir, {.name = "log-dir",
                               .doc = "folder for the processes' logs; empty: a temporary one"});
   flags->AddString(&scheduler_flags, {.name = "scheduler-flags",
@@ -73,6 +76,7 @@ LocalCluster::LocalCluster(LocalClusterOptions options, std::string binary_folde
       binary_folder_(std::move(binary_folder)),
       clock_(clock),
       record_path_(ClusterRecordPath(ClusterRecordFolder(), getpid())),
+      tls_folder_(record_path_ + ".tls"),
       supervisor_(clock, {},
                   [this](const std::vector<ChildStatus>& children) { WriteRecord(children); }) {}
 
@@ -82,6 +86,7 @@ void LocalCluster::Stop() {
   supervisor_.Stop();
   std::error_code error;
   std::filesystem::remove(record_path_, error);
+  std::filesystem::remove_all(tls_folder_, error);
   if (remove_logs_) std::filesystem::remove_all(log_folder_, error);
 }
 
@@ -93,6 +98,7 @@ absl::Status LocalCluster::Start(base::Duration timeout, const std::function<boo
   if (options_.model.empty()) return absl::InvalidArgumentError("--model is required");
   RETURN_IF_ERROR(ParseWorkers(options_.workers).status());
   RETURN_IF_ERROR(MakeLogFolder());
+  RETURN_IF_ERROR(MakeCertificates());
   const Wait wait{clock_.Now() + timeout, interrupted};
   RETURN_IF_ERROR(StartScheduler(wait));
   RETURN_IF_ERROR(StartWorkers());
@@ -116,9 +122,29 @@ absl::Status LocalCluster::MakeLogFolder() {
   return absl::OkStatus();
 }
 
+absl::Status LocalCluster::MakeCertificates() {
+  if (options_.insecure) return absl::OkStatus();
+  RETURN_IF_ERROR(MakeClusterRecordFolder(ClusterRecordFolder()));
+  ASSIGN_OR_RETURN(const base::CertificateAuthority authority, base::CertificateAuthority::Make());
+  RETURN_IF_ERROR(base::WriteTlsFolder(authority, tls_folder_));
+  ASSIGN_OR_RETURN(security_, base::RpcSecurity::FromFiles(
+                                  base::TlsFilesIn(tls_folder_, base::Role::kOperator)));
+  base::MutexLock lock(&record_mutex_);
+  record_.tls = tls_folder_;
+  return absl::OkStatus();
+}
+
+void LocalCluster::AppendSecurity(base::Role role, std::vector<std::string>* argv) const {
+  if (options_.insecure) return argv->push_back("--insecure");
+  const base::TlsFiles files = base::TlsFilesIn(tls_folder_, role);
+  argv->insert(argv->end(),
+               {"--tls-ca=" + files.ca, "--tls-cert=" + files.cert, "--tls-key=" + files.key});
+}
+
 absl::Status LocalCluster::StartScheduler(const Wait& wait) {
   std::vector<std::string> argv = {Binary("triptych-scheduler"), "--name=scheduler",
                                    "--admin=127.0.0.1:0"};
+  AppendSecurity(base::Role::kScheduler, &argv);
   Append(&argv, options_.scheduler_flags);
   std::vector<std::string> first = argv;
   first.push_back("--listen=" + options_.scheduler_listen);
@@ -146,6 +172,7 @@ absl::Status LocalCluster::StartWorkers() {
                                        absl::StrCat("--threads=", options_.threads),
                                        "--drain-timeout=3s"};
       if (!options_.cost.empty()) argv.push_back("--cost=" + options_.cost);
+      AppendSecurity(base::Role::kWorker, &argv);
       Append(&argv, options_.worker_flags);
       Add(name, group.roles, std::move(argv), kWorkerRank);
       worker_names_.push_back(name);
@@ -160,6 +187,7 @@ absl::Status LocalCluster::StartGateway(const Wait& wait) {
                                    "--scheduler=" + scheduler_, "--model=" + options_.model,
                                    "--admin=127.0.0.1:0",       "--internal=127.0.0.1:0",
                                    "--drain-seconds=3"};
+  AppendSecurity(base::Role::kGateway, &argv);
   Append(&argv, options_.gateway_flags);
   std::vector<std::string> first = argv;
   first.push_back("--http=" + options_.http);
@@ -195,7 +223,8 @@ absl::Status LocalCluster::WaitReady(const Wait& wait) {
 absl::Status LocalCluster::Serves() {
   ASSIGN_OR_RETURN(const HttpReply reply, HttpGet(gateway_admin_, "/readyz", kCallTimeout));
   if (reply.status != 200) return absl::UnavailableError("the gateway is not ready");
-  ASSIGN_OR_RETURN(const v1::ClusterSnapshot snapshot, FetchSnapshot(scheduler_, kCallTimeout));
+  ASSIGN_OR_RETURN(const v1::ClusterSnapshot snapshot,
+                   FetchSnapshot(scheduler_, security_, kCallTimeout));
   if (snapshot.recovering()) return absl::UnavailableError("the scheduler waits for its peers");
   std::set<std::string> ready;
   for (const v1::ProcessState& process : snapshot.processes()) {

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "base/clock.h"
 #include "base/mutex.h"
+#include "base/rpc_security.h"
 #include "services/cli/cluster_record.h"
 #include "services/cli/supervisor.h"
 #include "services/cli/worker_groups.h"
@@ -30,7 +31,8 @@ struct LocalClusterOptions {
   std::string device = "cpu";
   std::string cost;
   int64_t threads = 2;
-  std::string log_dir;  // empty: a temporary one, removed at a clean end
+  bool insecure = false;  // no certificates, plain text between the processes
+  std::string log_dir;    // empty: a temporary one, removed at a clean end
   // More flags for the processes, separated by spaces.
   std::string scheduler_flags, worker_flags, gateway_flags;
 
@@ -56,6 +58,8 @@ class LocalCluster {
   const std::string& http() const { return http_; }
   const std::string& grpc() const { return grpc_; }
   const std::string& scheduler() const { return scheduler_; }
+  // A person's, at its scheduler.
+  const base::RpcSecurity& security() const { return security_; }
 
  private:
   struct Wait {
@@ -63,6 +67,9 @@ class LocalCluster {
     const std::function<bool()>& interrupted;
   };
   absl::Status MakeLogFolder();
+  // An authority that lives as long as this function, and what it signs.
+  absl::Status MakeCertificates();
+  void AppendSecurity(base::Role role, std::vector<std::string>* argv) const;
   absl::Status StartScheduler(const Wait& wait);
   absl::Status StartWorkers();
   absl::Status StartGateway(const Wait& wait);
@@ -79,6 +86,8 @@ class LocalCluster {
   const std::string binary_folder_;
   const base::Clock& clock_;
   const std::string record_path_;
+  const std::string tls_folder_;
+  base::RpcSecurity security_ = base::RpcSecurity::None();
   std::string log_folder_;
   bool remove_logs_ = false;
   std::vector<std::string> worker_names_;

@@ -13,6 +13,7 @@
 #include "services/cli/cluster_client.h"
 #include "services/cli/cluster_record.h"
 #include "services/cli/commands.h"
+#include "services/runtime/security_options.h"
 
 namespace triptych::services {
 namespace {
@@ -48,7 +49,15 @@ void Merge(const v1::ProcessState& seen, std::vector<Row>* rows) {
   row->record.state = seen.state();
 }
 
-absl::StatusOr<View> Look(const std::string& server) {
+// As the flags say; a local cluster's own without them.
+absl::StatusOr<base::RpcSecurity> SecurityTo(const absl::StatusOr<ClusterRecord>& cluster,
+                                             const SecurityOptions& given) {
+  if (!given.empty() || !cluster.ok()) return given.Open({});
+  if (cluster->tls.empty()) return base::RpcSecurity::None();
+  return base::RpcSecurity::FromFiles(base::TlsFilesIn(cluster->tls, base::Role::kOperator));
+}
+
+absl::StatusOr<View> Look(const std::string& server, const SecurityOptions& given) {
   View view;
   std::string scheduler = server;
   const absl::StatusOr<ClusterRecord> cluster = FindCluster(ClusterRecordFolder(), server);
@@ -60,7 +69,8 @@ absl::StatusOr<View> Look(const std::string& server) {
   } else if (server.empty()) {
     return cluster.status();
   }
-  absl::StatusOr<v1::ClusterSnapshot> snapshot = FetchSnapshot(scheduler, kCallTimeout);
+  ASSIGN_OR_RETURN(const base::RpcSecurity security, SecurityTo(cluster, given));
+  absl::StatusOr<v1::ClusterSnapshot> snapshot = FetchSnapshot(scheduler, security, kCallTimeout);
   if (!snapshot.ok() && !cluster.ok()) {
     return absl::Status(
         snapshot.status().code(),
@@ -132,8 +142,10 @@ int RunStatus(int argc, const char* const* argv) {
                             .doc = "host:port of a scheduler, or of the gateway of a local "
                                    "cluster; empty: the local cluster"});
   flags.AddBool(&json, {.name = "json", .doc = "for programs"});
+  SecurityOptions security;
+  security.Declare(&flags);
   if (const int code = base::ParseCommandLine(argc, argv, &flags); code >= 0) return code;
-  const absl::StatusOr<View> view = Look(server);
+  const absl::StatusOr<View> view = Look(server, security);
   if (!view.ok()) {
     std::fprintf(stderr, "triptych status: %s\n", view.status().ToString().c_str());
     return 1;

@@ -19,12 +19,13 @@ constexpr Subcommand kSubcommands[] = {
     {"status", "the processes of a cluster", RunStatus},
     {"demo", "a local cluster answers the example questions", RunDemo},
     {"bench", "an open-loop load generator", RunBench},
+    {"certificates", "an authority and a certificate for each role, as files", RunCertificates},
 };
 
 void PrintUsage(std::FILE* out) {
   std::fputs("usage: triptych COMMAND [FLAGS]; triptych COMMAND --help lists the flags\n\n", out);
   for (const Subcommand& command : kSubcommands) {
-    std::fprintf(out, "  %-8s %s\n", command.name.data(), command.doc);
+    std::fprintf(out, "  %-12s %s\n", command.name.data(), command.doc);
   }
 }
 

@@ -15,6 +15,7 @@
 #include "services/gateway/rpc/tokens_service.h"
 #include "services/gateway/scheduler_link.h"
 #include "services/runtime/admin_server.h"
+#include "services/runtime/method_callers.h"
 #include "services/runtime/rpc_server.h"
 #include "services/runtime/shutdown.h"
 
@@ -22,9 +23,10 @@ namespace triptych::services {
 
 // In the order of construction; destroyed from the outside in: first the ports, then the core.
 struct Gateway::Parts {
-  Parts(const GatewayOptions& options, const base::Clock& clock, base::Logger* log,
-        std::unique_ptr<ServedModel> served)
+  Parts(const GatewayOptions& options, const base::RpcSecurity& security, const base::Clock& clock,
+        base::Logger* log, std::unique_ptr<ServedModel> served)
       : options(options),
+        security(security),
         clock(clock),
         log(log),
         model(std::move(served)),
@@ -74,6 +76,7 @@ struct Gateway::Parts {
   absl::Status Listen();
 
   const GatewayOptions options;
+  const base::RpcSecurity security;
   const base::Clock& clock;
   base::Logger* const log;
   base::Registry registry;
@@ -106,13 +109,15 @@ absl::Status Gateway::Parts::Listen() {
                    .alive = [] { return true; },
                    .ready = [this] { return Ready(); }};
   ASSIGN_OR_RETURN(admin, AdminServer::Start(options.admin, std::move(pages)));
-  ASSIGN_OR_RETURN(internal, RpcServer::Start(options.internal, base::RpcAudience::kInternal,
-                                              {&tokens, &payload}));
-  ASSIGN_OR_RETURN(grpc, RpcServer::Start(options.grpc, base::RpcAudience::kClients, {&inference}));
+  ASSIGN_OR_RETURN(internal,
+                   RpcServer::Start(options.internal, base::RpcAudience::kInternal,
+                                    security.Server(CallersOfMethod), {&tokens, &payload}));
+  ASSIGN_OR_RETURN(grpc, RpcServer::Start(options.grpc, base::RpcAudience::kClients,
+                                          grpc::InsecureServerCredentials(), {&inference}));
   grpc->SetServing(false);
   ASSIGN_OR_RETURN(http, HttpServer::Start(options.http, front));
   link = std::make_unique<SchedulerLink>(
-      options.scheduler,
+      base::Connect(options.scheduler, security, base::Role::kScheduler),
       GatewayIdentity{
           .name = options.name,
           .address = options.advertise.empty() ? internal->address() : options.advertise,
@@ -131,8 +136,9 @@ Gateway::~Gateway() = default;
 absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const GatewayOptions& options,
                                                         const base::Clock& clock,
                                                         base::Logger* log) {
+  ASSIGN_OR_RETURN(const base::RpcSecurity security, options.security.Open({options.internal}));
   ASSIGN_OR_RETURN(std::unique_ptr<ServedModel> model, ServedModel::Load(options.model));
-  auto parts = std::make_unique<Parts>(options, clock, log, std::move(model));
+  auto parts = std::make_unique<Parts>(options, security, clock, log, std::move(model));
   RETURN_IF_ERROR(parts->Listen());
   return std::unique_ptr<Gateway>(new Gateway(std::move(parts)));
 }

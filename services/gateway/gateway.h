@@ -16,8 +16,8 @@ namespace triptych::services {
 
 class Gateway {
  public:
-  // Loads the model, binds all ports and starts. Errors as ServedModel::Load, or UNAVAILABLE for a
-  // port. Borrows `clock` and `log`.
+  // Loads the model, binds all ports and starts. Errors as ServedModel::Load and
+  // SecurityOptions::Open, or UNAVAILABLE for a port. Borrows `clock` and `log`.
   static absl::StatusOr<std::unique_ptr<Gateway>> Start(const GatewayOptions& options,
                                                         const base::Clock& clock,
                                                         base::Logger* log);

@@ -62,6 +62,7 @@ void GatewayOptions::Declare(base::FlagSet* flags) {
   flags->AddChoice(&log_level, {.name = "log-level",
                                 .doc = "least that is logged; info: each request's end",
                                 .choices = base::LogLevelNames()});
+  security.Declare(flags);
 }
 
 }  // namespace triptych::services

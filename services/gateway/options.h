@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/config.h"
+#include "services/runtime/security_options.h"
 
 namespace triptych::services {
 
@@ -25,6 +26,7 @@ struct GatewayOptions {
   int64_t max_output_tokens = 0;
   int64_t request_timeout_ms = 0;
   int64_t drain_seconds = 0;
+  SecurityOptions security;
 
   void Declare(base::FlagSet* flags);
 };

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <utility>
 
-#include "base/rpc.h"
 #include "services/convert/gateway_messages.h"
 #include "services/runtime/control_client.h"
 #include "triptych/v1/scheduler.grpc.pb.h"
@@ -19,12 +18,12 @@ using Control = ControlClient<v1::GatewayToSchedulerBatch, v1::SchedulerToGatewa
 
 class SchedulerLink::Impl {
  public:
-  Impl(const std::string& scheduler, GatewayIdentity identity, GatewayCore* core,
+  Impl(const std::shared_ptr<grpc::Channel>& scheduler, GatewayIdentity identity, GatewayCore* core,
        const base::Clock& clock, std::function<void()> changed)
       : identity_(std::move(identity)),
         core_(core),
         changed_(std::move(changed)),
-        stub_(v1::Scheduler::NewStub(base::Connect(scheduler))),
+        stub_(v1::Scheduler::NewStub(scheduler)),
         control_(core->self(), clock, MakeCallbacks()) {}
 
   Control& control() { return control_; }
@@ -97,7 +96,7 @@ class SchedulerLink::Impl {
   Control control_;  // last: its thread uses the rest
 };
 
-SchedulerLink::SchedulerLink(const std::string& scheduler, GatewayIdentity identity,
+SchedulerLink::SchedulerLink(std::shared_ptr<grpc::Channel> scheduler, GatewayIdentity identity,
                              GatewayCore* core, const base::Clock& clock,
                              std::function<void()> changed)
     : impl_(std::make_unique<Impl>(scheduler, std::move(identity), core, clock,

@@ -2,6 +2,8 @@
 
 // The gateway's control stream to the scheduler: hello, what the core sends, what it hears.
 
+#include <grpcpp/grpcpp.h>
+
 #include <functional>
 #include <memory>
 #include <string>
@@ -24,11 +26,11 @@ struct GatewayIdentity {
 // Thread-safe. Connects, and connects again, for as long as it lives.
 class SchedulerLink {
  public:
-  // `core` and `clock` are borrowed; the core must be running, and must have stopped when this
-  // ends. `changed` is called on the core's thread when ready() may have changed; it must not
-  // block.
-  SchedulerLink(const std::string& scheduler, GatewayIdentity identity, GatewayCore* core,
-                const base::Clock& clock, std::function<void()> changed);
+  // `scheduler` is the channel to it. `core` and `clock` are borrowed; the core must be running,
+  // and must have stopped when this ends. `changed` is called on the core's thread when ready() may
+  // have changed; it must not block.
+  SchedulerLink(std::shared_ptr<grpc::Channel> scheduler, GatewayIdentity identity,
+                GatewayCore* core, const base::Clock& clock, std::function<void()> changed);
   ~SchedulerLink();
 
   // Lost when no scheduler is connected.

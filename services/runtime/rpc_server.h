@@ -16,10 +16,11 @@ namespace triptych::services {
 class RpcServer {
  public:
   // Serves `services` (borrowed; they outlive the server) at `address`: host:port, port 0 takes a
-  // free one, or unix:PATH for peers on this machine.
+  // free one, or unix:PATH for peers on this machine. `credentials` say who is heard.
   // UNAVAILABLE when the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
       const std::string& address, base::RpcAudience audience,
+      std::shared_ptr<grpc::ServerCredentials> credentials,
       const std::vector<grpc::Service*>& services);
 
   // Cancels what still runs after `grace` and returns when every call has ended.

@@ -10,7 +10,9 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "services/runtime/admin_server.h"
+#include "services/runtime/method_callers.h"
 #include "services/runtime/rpc_server.h"
+#include "services/runtime/security_options.h"
 #include "services/runtime/shutdown.h"
 #include "services/scheduler/scheduler_service.h"
 
@@ -20,6 +22,7 @@ namespace {
 struct SchedulerOptions {
   std::string name, listen, admin, log_level;
   scheduler::ClusterConfig cluster;
+  SecurityOptions security;
 
   void Declare(base::FlagSet* flags) {
     flags->AddString(&name,
@@ -49,10 +52,12 @@ struct SchedulerOptions {
                         .doc = "how long requests wait for a role that no worker has",
                         .default_value = cluster.role_grace,
                         .max = std::chrono::hours(1)});
+    security.Declare(flags);
   }
 };
 
 absl::Status Serve(const SchedulerOptions& options) {
+  ASSIGN_OR_RETURN(const base::RpcSecurity security, options.security.Open({options.listen}));
   base::RealClock clock;
   base::StreamLogger log(clock, options.name, base::LogLevelOf(options.log_level));
   base::Registry registry;
@@ -66,8 +71,9 @@ absl::Status Serve(const SchedulerOptions& options) {
       AdminServer::Start(options.admin, {[&] { return registry.Serialize(); }, [] { return true; },
                                          [&] { return !core.recovering(); }}));
   cluster.set_admin(admin->address());
-  ASSIGN_OR_RETURN(auto server, RpcServer::Start(options.listen, base::RpcAudience::kInternal,
-                                                 {&control, &cluster}));
+  ASSIGN_OR_RETURN(auto server,
+                   RpcServer::Start(options.listen, base::RpcAudience::kInternal,
+                                    security.Server(CallersOfMethod), {&control, &cluster}));
   server->SetServing(true);
   std::printf("listening grpc=%s admin=%s\n", server->address().c_str(), admin->address().c_str());
   std::fflush(stdout);

@@ -39,9 +39,10 @@ v1::StageTimes ToProto(const StageTimes& times) {
 
 }  // namespace
 
-GrpcLinks::GrpcLinks(scheduler::WorkerProfile profile, const base::Clock& clock, base::Logger& log,
-                     InputPuller* puller)
+GrpcLinks::GrpcLinks(scheduler::WorkerProfile profile, base::RpcSecurity security,
+                     const base::Clock& clock, base::Logger& log, InputPuller* puller)
     : profile_(std::move(profile)),
+      security_(std::move(security)),
       clock_(clock),
       log_(log),
       puller_(puller),
@@ -56,9 +57,9 @@ GrpcLinks::~GrpcLinks() {
 
 GrpcLinks::TokenStreams::Wiring GrpcLinks::TokenWiring() {
   return {.connect =
-              [](const std::string& address) {
+              [this](const std::string& address) {
                 std::shared_ptr<v1::Tokens::Stub> stub =
-                    v1::Tokens::NewStub(base::Connect(address));
+                    v1::Tokens::NewStub(base::Connect(address, security_, base::Role::kGateway));
                 return [stub](grpc::ClientContext* context, auto* reactor) {
                   stub->async()->Stream(context, reactor);
                 };
@@ -73,9 +74,9 @@ GrpcLinks::TokenStreams::Wiring GrpcLinks::TokenWiring() {
 
 GrpcLinks::Handshakes::Wiring GrpcLinks::HandshakeWiring() {
   return {.connect =
-              [](const std::string& address) {
+              [this](const std::string& address) {
                 std::shared_ptr<v1::Transfer::Stub> stub =
-                    v1::Transfer::NewStub(base::Connect(address));
+                    v1::Transfer::NewStub(base::Connect(address, security_, base::Role::kWorker));
                 return [stub](grpc::ClientContext* context, auto* reactor) {
                   stub->async()->Handshake(context, reactor);
                 };
@@ -91,7 +92,8 @@ GrpcLinks::Handshakes::Wiring GrpcLinks::HandshakeWiring() {
 
 void GrpcLinks::Connect(const std::string& scheduler_address, WorkerLoop* loop) {
   loop_ = loop;
-  scheduler_ = v1::Scheduler::NewStub(base::Connect(scheduler_address));
+  scheduler_ =
+      v1::Scheduler::NewStub(base::Connect(scheduler_address, security_, base::Role::kScheduler));
   Control::Callbacks callbacks;
   callbacks.start = [this](grpc::ClientContext* context, auto* reactor) {
     scheduler_->async()->WorkerControl(context, reactor);

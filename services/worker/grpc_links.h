@@ -13,6 +13,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "base/log.h"
 #include "base/mutex.h"
+#include "base/rpc_security.h"
 #include "scheduler/plan/worker_messages.h"
 #include "services/runtime/control_client.h"
 #include "services/worker/input_puller.h"
@@ -29,8 +30,8 @@ namespace triptych::services {
 class GrpcLinks final : public WorkerLinks {
  public:
   // Borrows `clock`, `log`, `puller`. `profile` is what a hello says, with the bound address.
-  GrpcLinks(scheduler::WorkerProfile profile, const base::Clock& clock, base::Logger& log,
-            InputPuller* puller);
+  GrpcLinks(scheduler::WorkerProfile profile, base::RpcSecurity security, const base::Clock& clock,
+            base::Logger& log, InputPuller* puller);
   // Closes every stream.
   ~GrpcLinks() override;
 
@@ -67,6 +68,7 @@ class GrpcLinks final : public WorkerLinks {
   void OnTokenReplies(const v1::TokenReplies& replies);
 
   scheduler::WorkerProfile profile_;
+  const base::RpcSecurity security_;
   const base::Clock& clock_;
   base::Logger& log_;
   InputPuller* const puller_;

@@ -21,14 +21,16 @@ constexpr int64_t kMaxMediaBytes = int64_t{128} << 20;
 
 }  // namespace
 
-InputPuller::InputPuller(Incarnation self, Listener listener)
-    : listener_(std::move(listener)), streams_(self, MakeWiring()) {}
+InputPuller::InputPuller(Incarnation self, base::RpcSecurity security, Listener listener)
+    : security_(std::move(security)),
+      listener_(std::move(listener)),
+      streams_(self, MakeWiring()) {}
 
 InputPuller::Streams::Wiring InputPuller::MakeWiring() {
   return {.connect =
-              [](const std::string& address) {
+              [this](const std::string& address) {
                 std::shared_ptr<v1::Payload::Stub> stub =
-                    v1::Payload::NewStub(base::Connect(address));
+                    v1::Payload::NewStub(base::Connect(address, security_, base::Role::kGateway));
                 return [stub](grpc::ClientContext* context, auto* reactor) {
                   stub->async()->Pull(context, reactor);
                 };

@@ -14,6 +14,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "base/mutex.h"
+#include "base/rpc_security.h"
 #include "scheduler/plan/gateway_messages.h"
 #include "services/worker/media_preparer.h"
 #include "services/worker/peer_streams.h"
@@ -32,7 +33,7 @@ class InputPuller {
   };
 
   // `self` is this worker's incarnation.
-  InputPuller(scheduler::Incarnation self, Listener listener);
+  InputPuller(scheduler::Incarnation self, base::RpcSecurity security, Listener listener);
   // Closes every stream; nothing is answered afterwards.
   ~InputPuller() { streams_.Stop(); }
 
@@ -88,6 +89,7 @@ class InputPuller {
   void NoteHeard(Wanted& wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Finish(Ended ended);
 
+  const base::RpcSecurity security_;
   const Listener listener_;
   base::Mutex mutex_;
   absl::flat_hash_map<scheduler::TaskId, Wanted> wanted_ ABSL_GUARDED_BY(mutex_);

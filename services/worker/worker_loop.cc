@@ -246,17 +246,18 @@ void WorkerLoop::Do(const scheduler::PostSend& action, TimePoint) {
 void WorkerLoop::Do(const scheduler::PostReceive& action, TimePoint) {
   const base::MemoryRef landing =
       parts_.executor.transfer_regions().landing.Sub(action.buffer.offset, action.buffer.bytes);
-  parts_.transport.Receive(
-      action.peer.incarnation, action.sequence, landing,
-      [this, peer = action.peer.incarnation, sequence = action.sequence,
-       landing](absl::Status status) {
-        // The checksum is taken here, on the transport's thread, so that the loop stays quick.
-        const absl::Span<const uint8_t> bytes = landing.HostBytes();
-        const uint64_t checksum = status.ok() ? base::Checksum64(bytes.data(), bytes.size()) : 0;
-        Post([this, peer, sequence, status, checksum](TimePoint now) {
-          stage_.OnPieceReceived(peer, sequence, status, checksum, now);
-        });
-      });
+  parts_.transport.Receive(action.peer.incarnation, action.sequence, landing,
+                           [this, peer = action.peer.incarnation, sequence = action.sequence,
+                            landing](absl::Status status) {
+                             // The checksum is taken here, on the transport's thread, so that the
+                             // loop stays quick.
+                             const absl::Span<const uint8_t> bytes = landing.HostBytes();
+                             const uint64_t checksum =
+                                 status.ok() ? base::Checksum64(bytes.data(), bytes.size()) : 0;
+                             Post([this, peer, sequence, status, checksum](TimePoint now) {
+                               stage_.OnPieceReceived(peer, sequence, status, checksum, now);
+                             });
+                           });
 }
 
 void WorkerLoop::Do(scheduler::SubmitStep& action, TimePoint now) {

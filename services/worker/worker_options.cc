@@ -7,6 +7,7 @@ namespace triptych::services {
 void WorkerOptions::Declare(base::FlagSet* flags) {
   DeclareProcess(flags);
   DeclareCapacity(flags);
+  security.Declare(flags);
 }
 
 void WorkerOptions::DeclareProcess(base::FlagSet* flags) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/config.h"
+#include "services/runtime/security_options.h"
 
 namespace triptych::services {
 
@@ -16,6 +17,7 @@ struct WorkerOptions {
   int64_t chunk_tokens = 0, step_tokens = 0;
   int64_t threads = 0, media_threads = 0;
   base::Duration drain_timeout{0};
+  SecurityOptions security;
 
   void Declare(base::FlagSet* flags);
 

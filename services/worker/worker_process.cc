@@ -15,6 +15,7 @@
 #include "models/processor/chat_layout.h"
 #include "models/weights/fingerprint.h"
 #include "services/runtime/admin_server.h"
+#include "services/runtime/method_callers.h"
 #include "services/runtime/rpc_server.h"
 #include "services/runtime/served_numerics.h"
 #include "services/runtime/shutdown.h"
@@ -69,7 +70,8 @@ class Worker {
   static absl::Status Serve(const WorkerOptions& options);
 
  private:
-  explicit Worker(const WorkerOptions& options) : options_(options) {}
+  Worker(const WorkerOptions& options, base::RpcSecurity security)
+      : options_(options), security_(std::move(security)) {}
   ~Worker();
   absl::Status Load();
   absl::Status Open();
@@ -77,6 +79,7 @@ class Worker {
   void Drain();
 
   const WorkerOptions& options_;
+  const base::RpcSecurity security_;
   base::RealClock clock_;
   base::StreamLogger log_{clock_, options_.name, base::LogLevelOf(options_.log_level)};
   std::atomic<bool> draining_{false};
@@ -131,7 +134,7 @@ absl::Status Worker::Open() {
   preparer_ = std::make_unique<MediaPreparer>(*processor_, decode_pool_.get(), media::Limits(),
                                               clock_, static_cast<int>(options_.media_threads));
   puller_ = std::make_unique<InputPuller>(
-      profile_.incarnation,
+      profile_.incarnation, security_,
       InputPuller::Listener{
           .on_input =
               [this](scheduler::TaskId task, absl::StatusOr<scheduler::PulledInput> input) {
@@ -139,15 +142,15 @@ absl::Status Worker::Open() {
               },
           .on_media = [this](scheduler::TaskId task,
                              ItemMedia media) { Prepare(task, std::move(media)); }});
-  links_ = std::make_unique<GrpcLinks>(profile_, clock_, log_, puller_.get());
-  transport_ = std::make_unique<transport::GrpcTransport>(profile_.incarnation);
+  links_ = std::make_unique<GrpcLinks>(profile_, security_, clock_, log_, puller_.get());
+  transport_ = std::make_unique<transport::GrpcTransport>(profile_.incarnation, security_);
   loop_ = std::make_unique<WorkerLoop>(
       StageConfigOf(options_, model_, *executor_, profile_),
       WorkerLoopParts{clock_, log_, *executor_, *transport_, *links_, *metrics_});
   service_ = std::make_unique<TransferService>(profile_.incarnation, transport_.get(), links_.get(),
                                                loop_.get());
-  ASSIGN_OR_RETURN(
-      server_, RpcServer::Start(options_.listen, base::RpcAudience::kInternal, {service_.get()}));
+  ASSIGN_OR_RETURN(server_, RpcServer::Start(options_.listen, base::RpcAudience::kInternal,
+                                             security_.Server(CallersOfMethod), {service_.get()}));
   ASSIGN_OR_RETURN(
       admin_, AdminServer::Start(options_.admin,
                                  {[this] { return registry_.Serialize(); }, [] { return true; },
@@ -185,7 +188,8 @@ void Worker::Drain() {
 }
 
 absl::Status Worker::Serve(const WorkerOptions& options) {
-  Worker worker(options);
+  ASSIGN_OR_RETURN(base::RpcSecurity security, options.security.Open({options.listen}));
+  Worker worker(options, std::move(security));
   RETURN_IF_ERROR(worker.Load());
   RETURN_IF_ERROR(worker.Open());
   WaitForShutdownSignal();

@@ -200,8 +200,21 @@ bool Cluster::WaitRestarted(const std::string& name, int64_t restarts) const {
   });
 }
 
+base::RpcSecurity Cluster::SecurityAs(base::Role role) const {
+  // While the gateway is down the record has no addresses to be found by.
+  const auto record = services::ReadClusterRecord(
+      services::ClusterRecordPath(services::ClusterRecordFolder(), process_.pid()));
+  REQUIRE(record.ok());
+  if (record->tls.empty()) return base::RpcSecurity::None();
+  auto security = base::RpcSecurity::FromFiles(base::TlsFilesIn(record->tls, role));
+  INFO(security.status().ToString());
+  REQUIRE(security.ok());
+  return *std::move(security);
+}
+
 int Cluster::TasksOf(const std::string& name) const {
-  const auto snapshot = services::FetchSnapshot(scheduler_, std::chrono::seconds(1));
+  const auto snapshot = services::FetchSnapshot(scheduler_, SecurityAs(base::Role::kOperator),
+                                                std::chrono::seconds(1));
   if (!snapshot.ok()) return -1;
   for (const v1::ProcessState& process : snapshot->processes()) {
     if (process.name() == name) return process.tasks();
@@ -210,7 +223,8 @@ int Cluster::TasksOf(const std::string& name) const {
 }
 
 int64_t Cluster::QueuedRequests() const {
-  const auto snapshot = services::FetchSnapshot(scheduler_, std::chrono::seconds(1));
+  const auto snapshot = services::FetchSnapshot(scheduler_, SecurityAs(base::Role::kOperator),
+                                                std::chrono::seconds(1));
   return snapshot.ok() ? snapshot->queued_requests() : 0;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/rpc_security.h"
 #include "services/cli/cluster_record.h"
 #include "tests/support/process.h"
 #include "triptych/v1/inference.pb.h"
@@ -40,6 +41,8 @@ class Cluster {
   const std::string& http() const { return http_; }
   const std::string& grpc() const { return grpc_; }
   const std::string& scheduler() const { return scheduler_; }
+  // Who holds a certificate of this role.
+  base::RpcSecurity SecurityAs(base::Role role) const;
   // The supervisor's own view.
   services::ClusterRecord Record() const;
   // Requires that there is such a process and that it runs.

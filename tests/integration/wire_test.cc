@@ -1,6 +1,8 @@
-// Defends the ports between processes: whatever a stranger sends to any of them, valid or broken,
-// no process dies, nothing stays held, and the next question gets its answer. The stranger knows
-// all that can be known: it says hello as a gateway and hears who is there.
+// Defends the ports between processes. A stranger is refused before any effect, whatever method it
+// calls. And whatever one of the cluster's own sends to any of them, valid or broken, no process
+// dies, nothing stays held, and the next question gets its answer: it has the certificate of the
+// role that may call, and knows all that can be known: it says hello as a gateway and hears who is
+// there.
 
 #include <google/protobuf/stubs/logging.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -17,6 +19,8 @@
 #include "absl/strings/str_split.h"
 #include "base/random.h"
 #include "base/rpc.h"
+#include "services/cli/cluster_client.h"
+#include "services/runtime/method_callers.h"
 #include "tests/integration/cluster_fixture.h"
 #include "tests/integration/load.h"
 #include "tests/support/mutate.h"
@@ -57,18 +61,34 @@ std::vector<std::string> ListeningAddresses(int64_t pid) {
   return addresses;
 }
 
-// Whether gRPC is spoken there: then it is said that there is no such service.
-bool SpeaksGrpc(const std::string& address) {
-  grpc::GenericStub stub(base::Connect(address));
+// What comes of an empty call.
+grpc::StatusCode CodeOf(const std::shared_ptr<grpc::Channel>& channel, const std::string& method) {
+  grpc::GenericStub stub(channel);
   grpc::ClientContext context;
   base::SetDeadline(kSlowdown * std::chrono::seconds(20), &context);
   const grpc::Slice nothing;
   const grpc::ByteBuffer request(&nothing, 1);
   grpc::ByteBuffer response;
   std::promise<grpc::StatusCode> code;
-  stub.UnaryCall(&context, "/nobody/Knows", {}, &request, &response,
+  stub.UnaryCall(&context, method, {}, &request, &response,
                  [&](const grpc::Status& status) { code.set_value(status.error_code()); });
-  return code.get_future().get() == grpc::StatusCode::UNIMPLEMENTED;
+  return code.get_future().get();
+}
+
+base::Role RoleOf(const services::ProcessRecord& process) {
+  if (process.roles == "gateway") return base::Role::kGateway;
+  return process.roles == "scheduler" ? base::Role::kScheduler : base::Role::kWorker;
+}
+
+// Where a process listens for its like: there it is said that nobody may call such a method.
+std::vector<std::string> InternalAddresses(const services::ProcessRecord& process,
+                                           const base::RpcSecurity& security) {
+  std::vector<std::string> addresses = ListeningAddresses(process.pid);
+  std::erase_if(addresses, [&](const std::string& address) {
+    return CodeOf(base::Connect(address, security, RoleOf(process)), "/nobody/Knows") !=
+           grpc::StatusCode::PERMISSION_DENIED;
+  });
+  return addresses;
 }
 
 v1::Envelope EnvelopeTo(uint64_t receiver) {
@@ -230,8 +250,9 @@ v1::MoveChunk MoveWords(uint64_t receiver) {
 }
 
 // Who is there, as a gateway is told.
-std::vector<uint64_t> Peers(const std::string& scheduler) {
-  const auto stub = v1::Scheduler::NewStub(base::Connect(scheduler));
+std::vector<uint64_t> Peers(const Cluster& cluster) {
+  const auto stub = v1::Scheduler::NewStub(base::Connect(
+      cluster.scheduler(), cluster.SecurityAs(base::Role::kGateway), base::Role::kScheduler));
   grpc::ClientContext context;
   base::SetDeadline(kSlowdown * std::chrono::seconds(20), &context);
   const auto stream = stub->GatewayControl(&context);
@@ -250,14 +271,19 @@ std::vector<uint64_t> Peers(const std::string& scheduler) {
   return peers;
 }
 
-void HarmScheduler(const std::string& address, base::SeededRandom* random) {
-  const auto stub = v1::Scheduler::NewStub(base::Connect(address));
-  SendHarmed(WorkerWords(), random, [&](auto* context) { return stub->WorkerControl(context); });
-  SendHarmed(GatewayWords(), random, [&](auto* context) { return stub->GatewayControl(context); });
+void HarmScheduler(const Cluster& cluster, base::SeededRandom* random) {
+  const auto stub_as = [&cluster](base::Role role) {
+    return v1::Scheduler::NewStub(
+        base::Connect(cluster.scheduler(), cluster.SecurityAs(role), base::Role::kScheduler));
+  };
+  const auto worker = stub_as(base::Role::kWorker), gateway = stub_as(base::Role::kGateway);
+  SendHarmed(WorkerWords(), random, [&](auto* context) { return worker->WorkerControl(context); });
+  SendHarmed(GatewayWords(), random,
+             [&](auto* context) { return gateway->GatewayControl(context); });
 }
 
-void HarmPeer(const std::string& address, uint64_t receiver, base::SeededRandom* random) {
-  const auto channel = base::Connect(address);
+void HarmPeer(const std::shared_ptr<grpc::Channel>& channel, uint64_t receiver,
+              base::SeededRandom* random) {
   const auto payload = v1::Payload::NewStub(channel);
   SendHarmed(PullWords(receiver), random, [&](auto* context) { return payload->Pull(context); });
   const auto tokens = v1::Tokens::NewStub(channel);
@@ -268,24 +294,64 @@ void HarmPeer(const std::string& address, uint64_t receiver, base::SeededRandom*
   SendHarmed(MoveWords(receiver), random, [&](auto* context) { return transfer->Move(context); });
 }
 
-TEST_CASE("Wire: a stranger at any port harms nobody", "[integration][serial][hostile]") {
+// Every method that some process serves to its like, at every process.
+TEST_CASE("Wire: a stranger at any port between processes is refused before any effect",
+          "[integration][serial][hostile][security]") {
+  constexpr const char* kMethods[] = {
+      "/triptych.v1.Scheduler/WorkerControl", "/triptych.v1.Scheduler/GatewayControl",
+      "/triptych.v1.Cluster/GetSnapshot",     "/triptych.v1.Cluster/Watch",
+      "/triptych.v1.Cluster/Drain",           "/triptych.v1.Payload/Pull",
+      "/triptych.v1.Tokens/Stream",           "/triptych.v1.Transfer/Handshake",
+      "/triptych.v1.Transfer/Move",           "/grpc.health.v1.Health/Check"};
+  Cluster cluster("encode=1,prefill=1,decode=1");
+  const services::ClusterRecord record = cluster.Record();
+  for (const services::ProcessRecord& process : record.processes) {
+    const std::vector<std::string> addresses =
+        InternalAddresses(process, cluster.SecurityAs(base::Role::kOperator));
+    INFO(process.name);
+    CHECK(addresses.size() == 1);
+    for (const std::string& address : addresses) {
+      for (const char* method : kMethods) {
+        INFO(method);
+        CHECK(CodeOf(base::Connect(address, base::RpcSecurity::None(), base::Role::kWorker),
+                     method) == grpc::StatusCode::UNAVAILABLE);
+        for (const base::Role role : base::kRoles) {
+          if (services::CallersOfMethod(method).has(role)) continue;
+          INFO(base::ToString(role));
+          CHECK(CodeOf(base::Connect(address, cluster.SecurityAs(role), RoleOf(process)), method) ==
+                grpc::StatusCode::PERMISSION_DENIED);
+        }
+      }
+    }
+  }
+  // Nobody drained, nobody lost, nobody there who was not there before.
+  const auto snapshot = services::FetchSnapshot(
+      cluster.scheduler(), cluster.SecurityAs(base::Role::kOperator), std::chrono::seconds(5));
+  REQUIRE(snapshot.ok());
+  CHECK(snapshot->processes_size() == 5);
+  for (const v1::ProcessState& process : snapshot->processes()) CHECK(process.state() == "ready");
+}
+
+TEST_CASE("Wire: broken messages of the cluster's own harm nobody",
+          "[integration][serial][hostile]") {
   constexpr uint64_t kSeed = 18;
   INFO("seed " << kSeed);
   base::SeededRandom random(kSeed);
   // Each harmed message that is not even protobuf would be a line.
   const google::protobuf::LogSilencer silencer;
   Cluster cluster("encode=1,prefill=1,decode=1");
-  const std::vector<uint64_t> peers = Peers(cluster.scheduler());
+  const std::vector<uint64_t> peers = Peers(cluster);
   REQUIRE(peers.size() >= 4);  // the gateway and three workers
-  HarmScheduler(cluster.scheduler(), &random);
+  HarmScheduler(cluster, &random);
   for (const services::ProcessRecord& process : cluster.Record().processes) {
     INFO(process.name);
-    std::vector<std::string> addresses = ListeningAddresses(process.pid);
-    std::erase_if(addresses, [](const std::string& address) { return !SpeaksGrpc(address); });
-    CHECK(addresses.size() >= 1);
-    // Of these one is the process's own; a service that it has not is refused.
+    const base::RpcSecurity worker = cluster.SecurityAs(base::Role::kWorker);
+    const std::vector<std::string> addresses = InternalAddresses(process, worker);
+    CHECK(addresses.size() == 1);
+    // A service that it has not is refused.
     for (const std::string& address : addresses) {
-      for (const uint64_t peer : peers) HarmPeer(address, peer, &random);
+      const auto channel = base::Connect(address, worker, RoleOf(process));
+      for (const uint64_t peer : peers) HarmPeer(channel, peer, &random);
     }
   }
   const auto stub = v1::Inference::NewStub(base::ConnectAsClient(cluster.grpc()));

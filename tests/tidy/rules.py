@@ -35,6 +35,7 @@ LIBRARIES = {
     # Fetched for CUDA files alone: docs/decisions/0012.
     "cuda-sources": r"^(flashinfer/|flash(_fwd_kernel)?\.h$|ATen/)",
     "nccl": r"^nccl",
+    "openssl": r"^openssl/",
     "pictures": r"^(jpeglib|jerror|png|webp/|setjmp)",
     "utf8proc": r"^utf8proc",
     "catch2": r"^catch2/",
@@ -58,6 +59,7 @@ LAYERS = {
     "base/metrics": (["base/"], ["absl", "prometheus"]),
     "base/log": (["base/"], ["absl", "json", *HOST]),
     "base/rpc": (["base/"], ["absl", "grpc", "proto", *HOST]),
+    "base/certificates": (["base/"], ["absl", "openssl", *HOST]),
     "base/cuda": (["base/"], ["absl", "cuda", *HOST]),
     "scheduler/": (["base/", "scheduler/"], ["absl"]),
     "media/": (["base/", "media/"], ["absl", "pictures", *HOST]),

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "base/rpc.h"
+
 namespace triptych::transport {
 namespace {
 
@@ -93,7 +95,9 @@ std::shared_ptr<MoveSender> GrpcTransport::Sender(scheduler::Incarnation peer,
   base::MutexLock lock(&mutex_);
   if (aborted_.contains(peer)) return nullptr;
   std::shared_ptr<MoveSender>& sender = senders_[peer];
-  if (sender == nullptr) sender = std::make_shared<MoveSender>(self_, peer, address);
+  if (sender == nullptr)
+    sender = std::make_shared<MoveSender>(self_, peer,
+                                          base::Connect(address, security_, base::Role::kWorker));
   return sender;
 }
 

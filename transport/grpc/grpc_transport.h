@@ -1,16 +1,19 @@
 #pragma once
 
 // The portable back end: pieces travel in chunks of 1 MiB over gRPC, through host memory (a
-// device's is refused). One stream a direction and pair of workers. Where an answer is known at once (an aborted peer, bytes
-// that were early) the callback comes from within Send, Receive or Abort, with no lock held.
+// device's is refused). One stream a direction and pair of workers. Where an answer is known at
+// once (an aborted peer, bytes that were early) the callback comes from within Send, Receive or
+// Abort, with no lock held.
 
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/mutex.h"
+#include "base/rpc_security.h"
 #include "transport/grpc/move_receiver.h"
 #include "transport/grpc/move_sender.h"
 #include "transport/transport.h"
@@ -19,7 +22,8 @@ namespace triptych::transport {
 
 class GrpcTransport final : public Transport {
  public:
-  explicit GrpcTransport(scheduler::Incarnation self) : self_(self) {}
+  GrpcTransport(scheduler::Incarnation self, base::RpcSecurity security)
+      : self_(self), security_(std::move(security)) {}
   // Aborts every peer and waits until gRPC is done with the streams to them. No Move call may come
   // later: stop the server first.
   ~GrpcTransport() override;
@@ -41,6 +45,7 @@ class GrpcTransport final : public Transport {
   std::shared_ptr<MoveReceiver> Receiver(scheduler::Incarnation peer);
 
   const scheduler::Incarnation self_;
+  const base::RpcSecurity security_;
   base::Mutex mutex_;
   // Incarnations never come back, so an id is all that is kept of a peer that was aborted: its
   // connection and its file descriptor are given up.

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/rpc.h"
-
 namespace triptych::transport {
 namespace {
 
@@ -52,8 +50,8 @@ class MoveSender::Stream final : public grpc::ClientBidiReactor<v1::MoveChunk, v
 };
 
 MoveSender::MoveSender(scheduler::Incarnation self, scheduler::Incarnation peer,
-                       const std::string& address)
-    : self_(self), peer_(peer), stub_(v1::Transfer::NewStub(base::Connect(address))) {}
+                       const std::shared_ptr<grpc::Channel>& channel)
+    : self_(self), peer_(peer), stub_(v1::Transfer::NewStub(channel)) {}
 
 void MoveSender::Send(Operation operation) {
   {

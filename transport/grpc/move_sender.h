@@ -3,11 +3,12 @@
 // The sending side of one peer: operations leave one after another, in chunks, on one stream that
 // is opened when it is first needed and again after it broke. Thread-safe. Lives until IsClosed().
 
+#include <grpcpp/grpcpp.h>
+
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <string>
 
 #include "absl/status/status.h"
 #include "base/memory_ref.h"
@@ -25,7 +26,8 @@ class MoveSender {
     std::function<void(absl::Status)> on_done;
   };
 
-  MoveSender(scheduler::Incarnation self, scheduler::Incarnation peer, const std::string& address);
+  MoveSender(scheduler::Incarnation self, scheduler::Incarnation peer,
+             const std::shared_ptr<grpc::Channel>& channel);
 
   // Completes when the last chunk has been handed to gRPC (which copies it), or with UNAVAILABLE
   // when the stream breaks, or with ABORTED.

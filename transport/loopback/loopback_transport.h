@@ -1,8 +1,8 @@
 #pragma once
 
-// A transport inside one process, for host memory: a hub joins any number of endpoints, one a worker. Nothing
-// happens until RunPending(), so that one thread has every interleaving in its hands; with threads,
-// any of them may run it. Faults are chosen by a hook, operation by operation.
+// A transport inside one process, for host memory: a hub joins any number of endpoints, one a
+// worker. Nothing happens until RunPending(), so that one thread has every interleaving in its
+// hands; with threads, any of them may run it. Faults are chosen by a hook, operation by operation.
 
 #include <cstdint>
 #include <deque>

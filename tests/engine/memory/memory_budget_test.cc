@@ -13,8 +13,11 @@ namespace {
 constexpr int64_t kGiB = int64_t{1} << 30;
 
 TEST_CASE("MemoryBudget: KV blocks are what is left of the share", "[engine][memory]") {
-  const ModelSizes sizes{.weights = 16 * kGiB, .kv_per_token = 56 << 10,
-                         .embedding_per_token = 7 << 10, .scratch = 4 * kGiB, .fixed = kGiB};
+  const ModelSizes sizes{.weights = 16 * kGiB,
+                         .kv_per_token = 56 << 10,
+                         .embedding_per_token = 7 << 10,
+                         .scratch = 4 * kGiB,
+                         .fixed = kGiB};
   const auto plan = PlanMemory(sizes, {.total = 140 * kGiB, .free = 140 * kGiB},
                                {.utilization = 0.5, .embedding_slots = 1 << 16});
   REQUIRE(plan.ok());
@@ -53,9 +56,9 @@ TEST_CASE("MemoryBudget: an encoder needs no KV and a decoder no slots", "[engin
   REQUIRE(encoder.ok());
   CHECK(encoder->kv_blocks == 0);
   CHECK(encoder->embedding_slots == 1024);
-  const auto decoder = PlanMemory({.weights = kGiB, .kv_per_token = 1 << 10},
-                                  {.total = 10 * kGiB, .free = 10 * kGiB},
-                                  {.embedding_slots = 1024});
+  const auto decoder =
+      PlanMemory({.weights = kGiB, .kv_per_token = 1 << 10},
+                 {.total = 10 * kGiB, .free = 10 * kGiB}, {.embedding_slots = 1024});
   REQUIRE(decoder.ok());
   CHECK(decoder->embedding_slots == 0);
   CHECK(decoder->kv_blocks > 0);
@@ -73,8 +76,10 @@ TEST_CASE("MemoryBudget: for random sizes the parts add up to the share", "[engi
   base::SeededRandom random(20261201);
   for (int i = 0; i < 2000; ++i) {
     const auto draw = [&](int64_t limit) { return static_cast<int64_t>(random.Below(limit)); };
-    const ModelSizes sizes{.weights = draw(40 * kGiB), .kv_per_token = draw(1 << 18),
-                           .embedding_per_token = draw(1 << 14), .scratch = draw(8 * kGiB),
+    const ModelSizes sizes{.weights = draw(40 * kGiB),
+                           .kv_per_token = draw(1 << 18),
+                           .embedding_per_token = draw(1 << 14),
+                           .scratch = draw(8 * kGiB),
                            .fixed = draw(kGiB)};
     const DeviceMemoryInfo device{.total = 80 * kGiB, .free = 40 * kGiB + draw(40 * kGiB)};
     const MemoryOptions options{.kv_blocks = draw(3) == 0 ? draw(1000) : 0,
@@ -85,7 +90,8 @@ TEST_CASE("MemoryBudget: for random sizes the parts add up to the share", "[engi
                         (device.total - device.free);
     REQUIRE(plan->left >= 0);
     REQUIRE(plan->weights + plan->scratch + plan->fixed + plan->embeddings + plan->kv +
-                plan->left == usable);
+                plan->left ==
+            usable);
   }
 }
 

@@ -87,10 +87,10 @@ TEST_CASE("ModelledExecutor: a wrong block or a wrong embedding changes the answ
 TEST_CASE("ModelledExecutor: what is exported and imported is the same KV", "[engine][modelled]") {
   Device from, to;
   const scheduler::PieceBuffer staged{BufferId(1), 64, 32}, landed{BufferId(7), 256, 32};
-  const auto exported = from.Step({.rows = {Row(0, {5, 6, 7, 8}, {0}, false)},
-                                   .exports = {{.buffer = staged,
-                                                .range = {scheduler::TransferKind::kKv, 0, 4, 0, 1},
-                                                .pages = {0}}}});
+  const auto exported = from.Step(
+      {.rows = {Row(0, {5, 6, 7, 8}, {0}, false)},
+       .exports = {
+           {.buffer = staged, .range = {scheduler::TransferKind::kKv, 0, 4, 0, 1}, .pages = {0}}}});
   const auto bytes = from.executor.transfer_regions().staging.Sub(64, 32).HostBytes();
   CHECK(exported.exports.at(0).checksum == base::Checksum64(bytes.data(), bytes.size()));
   std::copy(bytes.begin(), bytes.end(),

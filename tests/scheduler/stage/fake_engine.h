@@ -51,7 +51,7 @@ class FakeEngine {
         kv_(static_cast<size_t>(config.profile.kv_blocks) * block_tokens_, kUnwritten),
         slots_(config.profile.embedding_slots, kUnwritten) {}
 
-  std::map<TaskId, uint64_t> patches;  // encode task -> content key
+  std::map<TaskId, uint64_t> patches;      // encode task -> content key
   std::vector<uint64_t> staging, landing;  // a word a token, at the byte offsets of buffers
   std::deque<StepPlan> queue;
   std::set<TaskId> broken;  // rows of these give logits that are not finite

@@ -434,29 +434,29 @@ class StageFixture {
   void TryMove(Incarnation from, Incarnation to, uint64_t sequence) {
     const Operation operation{from, to, sequence};
     if (!posted_sends_.contains(operation) || !posted_receives_.contains(operation)) return;
-    Post(
-        "bytes" + std::to_string(to.value()), *ByIncarnation(from),
-        [this, from, to, sequence, operation] {
-          FakeWorker* sender = ByIncarnation(from);
-          FakeWorker* receiver = ByIncarnation(to);
-          if (sender == nullptr || receiver == nullptr) return;
-          if (!posted_sends_.contains(operation) || !posted_receives_.contains(operation)) return;
-          const auto landed =
-              FakeEngine::Words(receiver->engine->landing, posted_receives_[operation]);
-          const auto staged = FakeEngine::Words(sender->engine->staging, posted_sends_[operation]);
-          REQUIRE(landed.size() == staged.size());
-          std::copy(staged.begin(), staged.end(), landed.begin());
-          posted_sends_.erase(operation);
-          posted_receives_.erase(operation);
-          completed_.insert(operation);
-          if (std::exchange(corrupt_next, false)) landed[0] ^= 1;
-          ++pieces_moved;
-          const uint64_t checksum = FakeEngine::Checksum(landed);
-          sender->stage->OnPieceSent(to, sequence, absl::OkStatus(), clock.Now());
-          receiver->stage->OnPieceReceived(from, sequence, absl::OkStatus(), checksum, clock.Now());
-          Collect(*sender);
-          Collect(*receiver);
-        });
+    Post("bytes" + std::to_string(to.value()), *ByIncarnation(from),
+         [this, from, to, sequence, operation] {
+           FakeWorker* sender = ByIncarnation(from);
+           FakeWorker* receiver = ByIncarnation(to);
+           if (sender == nullptr || receiver == nullptr) return;
+           if (!posted_sends_.contains(operation) || !posted_receives_.contains(operation)) return;
+           const auto landed =
+               FakeEngine::Words(receiver->engine->landing, posted_receives_[operation]);
+           const auto staged = FakeEngine::Words(sender->engine->staging, posted_sends_[operation]);
+           REQUIRE(landed.size() == staged.size());
+           std::copy(staged.begin(), staged.end(), landed.begin());
+           posted_sends_.erase(operation);
+           posted_receives_.erase(operation);
+           completed_.insert(operation);
+           if (std::exchange(corrupt_next, false)) landed[0] ^= 1;
+           ++pieces_moved;
+           const uint64_t checksum = FakeEngine::Checksum(landed);
+           sender->stage->OnPieceSent(to, sequence, absl::OkStatus(), clock.Now());
+           receiver->stage->OnPieceReceived(from, sequence, absl::OkStatus(), checksum,
+                                            clock.Now());
+           Collect(*sender);
+           Collect(*receiver);
+         });
   }
 
   std::set<Operation> completed_;

@@ -39,7 +39,8 @@ FrontFixture::FrontFixture(Options options)
   auto http = HttpServer::Start("127.0.0.1:0", front_, options.timeouts);
   REQUIRE(http.ok());
   http_ = *std::move(http);
-  auto grpc = RpcServer::Start("127.0.0.1:0", base::RpcAudience::kClients, {&inference_});
+  auto grpc = RpcServer::Start("127.0.0.1:0", base::RpcAudience::kClients,
+                               grpc::InsecureServerCredentials(), {&inference_});
   REQUIRE(grpc.ok());
   grpc_ = *std::move(grpc);
 }

@@ -11,6 +11,7 @@
 #include "services/runtime/rpc_server.h"
 #include "tests/models/tokenizer/small_tokenizer.h"
 #include "tests/services/runtime/scripted_scheduler.h"
+#include "tests/support/plain_channel.h"
 
 namespace triptych::services {
 namespace {
@@ -47,10 +48,11 @@ class Script {
                         .sink = std::make_shared<Nobody>(),
                         .accepted = clock_.Now()})
                 .ok());
-    auto server = RpcServer::Start("127.0.0.1:0", base::RpcAudience::kInternal, {&service_});
+    auto server = RpcServer::Start("127.0.0.1:0", base::RpcAudience::kInternal,
+                                   grpc::InsecureServerCredentials(), {&service_});
     REQUIRE(server.ok());
     server_ = *std::move(server);
-    stub_ = v1::Payload::NewStub(base::Connect(server_->address()));
+    stub_ = v1::Payload::NewStub(triptych::testing::PlainChannel(server_->address()));
     v1::Envelope envelope;
     envelope.set_sender_incarnation(3);
     envelope.set_receiver_incarnation(7);

@@ -16,6 +16,7 @@
 #include "tests/services/gateway/small_model.h"
 #include "tests/services/runtime/scripted_scheduler.h"
 #include "tests/support/eventually.h"
+#include "tests/support/plain_channel.h"
 #include "tests/support/skip.h"
 
 namespace triptych::services {
@@ -40,14 +41,15 @@ struct Scheduler {
   SchedulerService control{&core, &log};
   ClusterService cluster{&core, {"scheduler", "", 1}};
   std::unique_ptr<RpcServer> server =
-      *RpcServer::Start("127.0.0.1:0", base::RpcAudience::kInternal, {&control, &cluster});
+      *RpcServer::Start("127.0.0.1:0", base::RpcAudience::kInternal,
+                        grpc::InsecureServerCredentials(), {&control, &cluster});
 };
 
 class Worker {
  public:
   Worker(const std::string& address, uint64_t incarnation, const std::string& roles,
          const std::string& fingerprint)
-      : stub_(v1::Scheduler::NewStub(base::Connect(address))) {
+      : stub_(v1::Scheduler::NewStub(triptych::testing::PlainChannel(address))) {
     v1::Envelope envelope;
     envelope.set_sender_incarnation(incarnation);
     stream_ =
@@ -84,8 +86,9 @@ class ReadyGateway {
     GatewayOptions options;
     options.Declare(&flags);
     const std::string scheduler_flag = "--scheduler=" + scheduler;
-    const char* argv[] = {"test", scheduler_flag.c_str(), "--model=assets/triptych-16m"};
-    REQUIRE(flags.ParseFlags(3, argv).ok());
+    const char* argv[] = {"test", scheduler_flag.c_str(), "--model=assets/triptych-16m",
+                          "--insecure"};
+    REQUIRE(flags.ParseFlags(4, argv).ok());
     auto started = Gateway::Start(options, clock_, &log_);
     REQUIRE(started.ok());
     gateway_ = *std::move(started);
@@ -112,7 +115,7 @@ class ReadyGateway {
   }
   // The answer of grpc.health.v1, read by hand: field 1 is 1 when serving, 2 when not.
   int Health() {
-    grpc::GenericStub stub(base::Connect(addresses_.at("grpc")));
+    grpc::GenericStub stub(triptych::testing::PlainChannel(addresses_.at("grpc")));
     grpc::ClientContext context;
     base::SetDeadline(seconds(5), &context);
     grpc::ByteBuffer request, response;
@@ -152,7 +155,7 @@ TEST_CASE("Gateway: ready while a scheduler has a worker for every stage of its 
   CHECK(gateway.BecomesUnready());
   const Worker decode(address, 4, "decode", model);
   CHECK(gateway.BecomesReady());
-  const auto stub = v1::Cluster::NewStub(base::Connect(address));
+  const auto stub = v1::Cluster::NewStub(triptych::testing::PlainChannel(address));
   grpc::ClientContext context;
   base::SetDeadline(seconds(10), &context);
   v1::DrainRequest drain;

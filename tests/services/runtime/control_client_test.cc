@@ -8,6 +8,7 @@
 
 #include "tests/services/runtime/scripted_scheduler.h"
 #include "tests/support/own_address.h"
+#include "tests/support/plain_channel.h"
 
 namespace triptych::services {
 namespace {
@@ -45,7 +46,7 @@ testing::ScriptedScheduler::OnBatch Welcomes(SchedulerId id, uint64_t receiver =
 class Peer {
  public:
   explicit Peer(const std::string& address)
-      : stub_(v1::Scheduler::NewStub(base::Connect(address))) {
+      : stub_(v1::Scheduler::NewStub(triptych::testing::PlainChannel(address))) {
     Control::Callbacks callbacks;
     callbacks.start = [this](grpc::ClientContext* context, auto* reactor) {
       stub_->async()->WorkerControl(context, reactor);

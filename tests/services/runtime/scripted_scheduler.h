@@ -88,7 +88,8 @@ class SchedulerServer {
   explicit SchedulerServer(ScriptedScheduler::OnBatch on_batch,
                            const std::string& address = "127.0.0.1:0")
       : service(std::move(on_batch)),
-        server(*RpcServer::Start(address, base::RpcAudience::kInternal, {&service})) {}
+        server(*RpcServer::Start(address, base::RpcAudience::kInternal,
+                                 grpc::InsecureServerCredentials(), {&service})) {}
 
   std::string address() const { return server->address(); }
 

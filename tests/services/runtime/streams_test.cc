@@ -6,6 +6,7 @@
 
 #include "tests/services/runtime/scripted_scheduler.h"
 #include "tests/support/own_address.h"
+#include "tests/support/plain_channel.h"
 
 namespace triptych::services {
 namespace {
@@ -22,7 +23,7 @@ using triptych::testing::OwnAddress;
 class Client {
  public:
   explicit Client(const std::string& address)
-      : stub_(v1::Scheduler::NewStub(base::Connect(address))) {
+      : stub_(v1::Scheduler::NewStub(triptych::testing::PlainChannel(address))) {
     stream =
         ClientEnd::Open([this](grpc::ClientContext* context,
                                auto* reactor) { stub_->async()->WorkerControl(context, reactor); },
@@ -185,9 +186,10 @@ TEST_CASE("Streams: beyond its bound a message is refused and the stream ends",
 TEST_CASE("RpcServer: an address that is taken is UNAVAILABLE", "[services][runtime]") {
   SchedulerServer server([](ServerEnd*, v1::WorkerToSchedulerBatch&) {});
   testing::ScriptedScheduler other([](ServerEnd*, v1::WorkerToSchedulerBatch&) {});
-  CHECK(
-      RpcServer::Start(server.address(), base::RpcAudience::kInternal, {&other}).status().code() ==
-      absl::StatusCode::kUnavailable);
+  CHECK(RpcServer::Start(server.address(), base::RpcAudience::kInternal,
+                         grpc::InsecureServerCredentials(), {&other})
+            .status()
+            .code() == absl::StatusCode::kUnavailable);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "base/random.h"
 #include "services/convert/worker_messages.h"
 #include "tests/services/runtime/scripted_scheduler.h"
+#include "tests/support/plain_channel.h"
 
 namespace triptych::services {
 namespace {
@@ -29,7 +30,8 @@ class Process {
   SchedulerService control{&core, &log};
   ClusterService cluster{&core, {"scheduler", "", 1}};
   std::unique_ptr<RpcServer> server =
-      *RpcServer::Start("127.0.0.1:0", base::RpcAudience::kInternal, {&control, &cluster});
+      *RpcServer::Start("127.0.0.1:0", base::RpcAudience::kInternal,
+                        grpc::InsecureServerCredentials(), {&control, &cluster});
 
  private:
   static scheduler::ClusterConfig Config() {
@@ -45,7 +47,7 @@ class Worker {
  public:
   Worker(const Process& process, uint64_t incarnation)
       : incarnation_(incarnation),
-        stub_(v1::Scheduler::NewStub(base::Connect(process.server->address()))) {
+        stub_(v1::Scheduler::NewStub(triptych::testing::PlainChannel(process.server->address()))) {
     v1::Envelope envelope;
     envelope.set_sender_incarnation(incarnation);
     stream =
@@ -136,7 +138,8 @@ TEST_CASE("SchedulerService: a scheduler that steps down asks for hellos and los
   REQUIRE(first.welcomes.WaitForCount(1));
   // Past recovery: a higher term means that it is not the newest scheduler.
   v1::ClusterSnapshot snapshot;
-  const auto stub = v1::Cluster::NewStub(base::Connect(process.server->address()));
+  const auto stub =
+      v1::Cluster::NewStub(triptych::testing::PlainChannel(process.server->address()));
   for (int i = 0; i < 1000; ++i) {
     grpc::ClientContext context;
     base::SetDeadline(std::chrono::seconds(10), &context);
@@ -187,7 +190,8 @@ TEST_CASE("SchedulerService: who has not said hello is not heard", "[services][s
 TEST_CASE("ClusterService: calls end when the core has, and a long watch does not hold the server",
           "[services][scheduler]") {
   Process process;
-  const auto stub = v1::Cluster::NewStub(base::Connect(process.server->address()));
+  const auto stub =
+      v1::Cluster::NewStub(triptych::testing::PlainChannel(process.server->address()));
   grpc::ClientContext watching;
   v1::WatchRequest request;
   request.set_interval_ms(60'000);

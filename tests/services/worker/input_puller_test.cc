@@ -34,7 +34,8 @@ class ScriptedGateway final : public v1::Payload::CallbackService {
  public:
   using Answer = std::function<void(Stream*, const v1::PullRequest&)>;
   explicit ScriptedGateway(Answer answer) : answer_(std::move(answer)) {
-    auto server = RpcServer::Start("127.0.0.1:0", base::RpcAudience::kInternal, {this});
+    auto server = RpcServer::Start("127.0.0.1:0", base::RpcAudience::kInternal,
+                                   grpc::InsecureServerCredentials(), {this});
     REQUIRE(server.ok());
     server_ = *std::move(server);
   }
@@ -101,6 +102,7 @@ struct Worker {
   Inbox<std::pair<uint64_t, ItemMedia>> media;
   InputPuller puller{
       kWorker,
+      base::RpcSecurity::None(),
       {.on_input =
            [this](TaskId task, absl::StatusOr<scheduler::PulledInput> input) {
              // The scripts answer with 5; Catch2's assertions are for one thread.

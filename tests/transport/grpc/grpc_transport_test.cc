@@ -43,7 +43,8 @@ class MoveService final : public v1::Transfer::CallbackService {
 class Endpoint {
  public:
   explicit Endpoint(Incarnation self, const std::string& address = "127.0.0.1:0")
-      : transport_(std::make_unique<GrpcTransport>(self)), service_(transport_.get()) {
+      : transport_(std::make_unique<GrpcTransport>(self, base::RpcSecurity::None())),
+        service_(transport_.get()) {
     grpc::ServerBuilder builder;
     base::ConfigureServer(base::RpcAudience::kInternal, &builder);
     int port = 0;
