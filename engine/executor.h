@@ -19,7 +19,8 @@ namespace triptych::engine {
 struct Capacity {
   int32_t kv_block_tokens = 16;
   int32_t kv_blocks = 0;
-  int32_t embedding_slots = 0;     // one visual token each
+  int32_t embedding_slots = 0;  // one visual token each, in whole pages
+  int32_t embedding_page_slots = 64;
   int64_t kv_bytes_per_token = 0;  // all layers, K and V
   int64_t embedding_bytes_per_token = 0;
   int32_t num_layers = 0;

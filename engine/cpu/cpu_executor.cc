@@ -10,10 +10,17 @@
 namespace triptych::engine {
 namespace {
 
+constexpr int32_t kSlotsPerPage = 64;
+
+int32_t SlotPages(const CpuExecutorOptions& options) {
+  return (options.embedding_slots + kSlotsPerPage - 1) / kSlotsPerPage;
+}
+
 Capacity MakeCapacity(const CpuExecutorOptions& options, const models::ModelConfig& config) {
   return {.kv_block_tokens = options.kv_block_tokens,
           .kv_blocks = options.kv_blocks,
-          .embedding_slots = options.embedding_slots,
+          .embedding_slots = SlotPages(options) * kSlotsPerPage,
+          .embedding_page_slots = kSlotsPerPage,
           .kv_bytes_per_token = int64_t{2} * config.num_layers * config.num_kv_heads *
                                 config.head_dim * kernels::SizeOf(options.kv_type),
           .embedding_bytes_per_token = int64_t{4} * config.hidden_size,
@@ -51,8 +58,8 @@ absl::StatusOr<std::unique_ptr<CpuExecutor>> CpuExecutor::Create(const CpuExecut
       .decoder = std::move(decoder),
       .pool = std::make_unique<kernels::ThreadPool>(options.threads),
       .kv = std::make_unique<CpuKvPool>(layout, options.kv_blocks, config.num_layers),
-      .embeddings =
-          std::make_unique<CpuEmbeddingPool>(options.embedding_slots, config.hidden_size)});
+      .embeddings = std::make_unique<CpuEmbeddingPool>(SlotPages(options), kSlotsPerPage,
+                                                       config.hidden_size)});
   executor->thread_ = std::thread([raw = executor.get()] { raw->Loop(); });
   return executor;
 }

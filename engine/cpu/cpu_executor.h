@@ -24,7 +24,7 @@ struct CpuExecutorOptions {
   int threads = 2;  // the engine thread included
   int32_t kv_block_tokens = 16;
   int32_t kv_blocks = 4096;
-  int32_t embedding_slots = 8192;
+  int32_t embedding_slots = 8192;  // at least so many: whole pages of 64
   // Of the regions of pieces; resident where they were used.
   int64_t staging_bytes = int64_t{256} << 20;
   int64_t landing_bytes = int64_t{256} << 20;

@@ -76,10 +76,13 @@ void StepRunner::Import(const scheduler::ImportSpec& spec, absl::Span<uint8_t> b
     return;
   }
   const int32_t tokens = spec.range.token_end - spec.range.token_begin;
-  float* slots = parts_.embeddings->Slots(spec.first_slot, tokens);
-  const size_t size = sizeof(float) * tokens * parts_.decoder->config().hidden_size;
-  CHECK_LE(size, bytes.size());
-  std::memcpy(slots, bytes.data(), size);
+  const size_t token_bytes = sizeof(float) * parts_.decoder->config().hidden_size;
+  CHECK_LE(tokens * token_bytes, bytes.size());
+  parts_.embeddings->ForRuns(spec.pages, spec.range.token_begin, tokens,
+                             [&](float* values, int32_t offset, int32_t count) {
+                               std::memcpy(values, bytes.data() + offset * token_bytes,
+                                           count * token_bytes);
+                             });
 }
 
 scheduler::ExportResult StepRunner::Export(const scheduler::ExportSpec& spec,
@@ -92,9 +95,14 @@ scheduler::ExportResult StepRunner::Export(const scheduler::ExportSpec& spec,
                                   copy.tokens);
   } else {
     const int32_t tokens = spec.range.token_end - spec.range.token_begin;
-    size = int64_t{4} * tokens * parts_.decoder->config().hidden_size;
+    const int64_t token_bytes = int64_t{4} * parts_.decoder->config().hidden_size;
+    size = tokens * token_bytes;
     CHECK_LE(size, static_cast<int64_t>(bytes.size()));
-    std::memcpy(bytes.data(), parts_.embeddings->Slots(spec.first_slot, tokens), size);
+    parts_.embeddings->ForRuns(spec.pages, spec.range.token_begin, tokens,
+                               [&](const float* values, int32_t offset, int32_t count) {
+                                 std::memcpy(bytes.data() + offset * token_bytes, values,
+                                             count * token_bytes);
+                               });
   }
   return {.buffer = spec.buffer.id, .checksum = base::Checksum64(bytes.data(), size)};
 }
@@ -104,8 +112,13 @@ void StepRunner::Encode(const scheduler::EncodeRow& row, const EncodeInput& inpu
   const int64_t values = grid.patches() * parts_.vision->config().patch_elements();
   CHECK_EQ(static_cast<int64_t>(input.patches.size()), values);
   CHECK_EQ(parts_.vision->TokensOf(grid), row.num_tokens);
-  float* out = parts_.embeddings->Slots(row.first_slot, row.num_tokens);
-  CHECK_OK(parts_.vision->Encode(input.patches.data(), {grid}, out, stream_));
+  const int64_t hidden = parts_.decoder->config().hidden_size;
+  std::vector<float> out(row.num_tokens * hidden);
+  CHECK_OK(parts_.vision->Encode(input.patches.data(), {grid}, out.data(), stream_));
+  parts_.embeddings->ForRuns(row.pages, 0, row.num_tokens,
+                             [&](float* values, int32_t offset, int32_t count) {
+                               std::copy_n(out.data() + offset * hidden, count * hidden, values);
+                             });
 }
 
 int32_t StepRunner::TokenOf(const scheduler::SampledBy& source) const {
@@ -135,8 +148,11 @@ std::vector<scheduler::RowResult> StepRunner::RunRows(const scheduler::StepPlan&
     out.logits = row.sample.has_value() ? models::Logits::kLastToken : models::Logits::kNone;
     wanted += row.sample.has_value() ? 1 : 0;
     for (const scheduler::EmbeddingRange& range : row.embeddings) {
-      out.vectors.push_back(
-          {range.row_offset, range.count, parts_.embeddings->Slots(range.first_slot, range.count)});
+      parts_.embeddings->ForRuns(
+          range.pages, range.item_begin, range.count,
+          [&](const float* values, int32_t offset, int32_t count) {
+            out.vectors.push_back({range.row_offset + offset, count, values});
+          });
     }
   }
   const CpuKvPool& kv = *parts_.kv;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "kernels/kv_layout.h"
 
@@ -27,17 +28,21 @@ class CpuKvPool {
   std::vector<void*> layers_;
 };
 
-// float32 vectors of visual tokens, [slots, hidden].
+// float32 vectors of visual tokens, [pages, page_slots, hidden].
 class CpuEmbeddingPool {
  public:
-  CpuEmbeddingPool(int32_t slots, int hidden);
+  CpuEmbeddingPool(int32_t pages, int32_t page_slots, int hidden);
 
-  // First value of `slot`; slots follow each other. Slots [slot, slot + count) must exist
-  // (CHECKed).
-  float* Slots(int32_t slot, int32_t count);
+  // Tokens [begin, begin + count) of an item whose pages are `pages`, in runs that lie together:
+  // calls `run(values, offset, count)` with the first value, the run's first token counted from
+  // `begin`, and its number of tokens. Tokens outside the pages, or pages outside the pool, are a
+  // CHECK.
+  void ForRuns(absl::Span<const int32_t> pages, int32_t begin, int32_t count,
+               absl::FunctionRef<void(float* values, int32_t offset, int32_t count)> run);
 
  private:
-  const int32_t slots_;
+  const int32_t pages_;
+  const int32_t page_slots_;
   const int hidden_;
   std::vector<float> memory_;
 };

@@ -14,6 +14,15 @@ using base::MixBits;
 
 uint64_t Combine(uint64_t a, uint64_t b) { return MixBits(a * 0x9e3779b97f4a7c15ULL + b + 1); }
 
+// Of token `token` in a pool of `size` words whose pages hold `page_tokens`.
+size_t Address(const std::vector<scheduler::BlockId>& pages, int32_t token, int32_t page_tokens,
+               size_t size) {
+  const scheduler::BlockId page = pages.at(static_cast<size_t>(token / page_tokens));
+  const int64_t address = int64_t{page} * page_tokens + token % page_tokens;
+  CHECK_TRUE(page >= 0 && address < static_cast<int64_t>(size));
+  return static_cast<size_t>(address);
+}
+
 }  // namespace
 
 FakeModel::FakeModel(const Capacity& capacity, FakeTokens tokens, FakePayload payload)
@@ -28,12 +37,11 @@ FakeModel::FakeModel(const Capacity& capacity, FakeTokens tokens, FakePayload pa
 }
 
 size_t FakeModel::RowAddress(const std::vector<scheduler::BlockId>& pages, int32_t token) const {
-  const int32_t page = token / capacity_.kv_block_tokens;
-  CHECK_LT(static_cast<size_t>(page), pages.size());
-  const scheduler::BlockId block = pages[static_cast<size_t>(page)];
-  CHECK_TRUE(block >= 0 && block < capacity_.kv_blocks);
-  return static_cast<size_t>(block) * static_cast<size_t>(capacity_.kv_block_tokens) +
-         static_cast<size_t>(token % capacity_.kv_block_tokens);
+  return Address(pages, token, capacity_.kv_block_tokens, kv_.size());
+}
+
+size_t FakeModel::SlotAddress(const std::vector<scheduler::BlockId>& pages, int32_t token) const {
+  return Address(pages, token, capacity_.embedding_page_slots, embeddings_.size());
 }
 
 void FakeModel::Import(const scheduler::ImportSpec& spec, absl::Span<const uint8_t> bytes) {
@@ -46,7 +54,7 @@ void FakeModel::Import(const scheduler::ImportSpec& spec, absl::Span<const uint8
     if (spec.range.kind == scheduler::TransferKind::kKv) {
       kv_[RowAddress(spec.pages, spec.range.token_begin + i)] = value;
     } else {
-      embeddings_.at(static_cast<size_t>(spec.first_slot + i)) = value;
+      embeddings_[SlotAddress(spec.pages, spec.range.token_begin + i)] = value;
     }
   }
 }
@@ -58,7 +66,7 @@ void FakeModel::Export(const scheduler::ExportSpec& spec, absl::Span<uint8_t> by
   for (int32_t i = 0; i < count; ++i) {
     const uint64_t value = spec.range.kind == scheduler::TransferKind::kKv
                                ? kv_[RowAddress(spec.pages, spec.range.token_begin + i)]
-                               : embeddings_.at(static_cast<size_t>(spec.first_slot + i));
+                               : embeddings_[SlotAddress(spec.pages, spec.range.token_begin + i)];
     std::memcpy(bytes.data() + i * kBytesPerToken, &value, kBytesPerToken);
   }
 }
@@ -66,8 +74,7 @@ void FakeModel::Export(const scheduler::ExportSpec& spec, absl::Span<uint8_t> by
 void FakeModel::Encode(const scheduler::EncodeRow& row, uint64_t digest) {
   if (payload_ == FakePayload::kDeclared) return;
   for (int32_t i = 0; i < row.num_tokens; ++i) {
-    embeddings_.at(static_cast<size_t>(row.first_slot + i)) =
-        Combine(digest, static_cast<uint64_t>(i));
+    embeddings_[SlotAddress(row.pages, i)] = Combine(digest, static_cast<uint64_t>(i));
   }
 }
 
@@ -81,7 +88,7 @@ scheduler::RowResult FakeModel::Run(const scheduler::PlanRow& row, const int32_t
     if (i == count - 1 && last_token != nullptr) input = static_cast<uint64_t>(*last_token);
     for (const scheduler::EmbeddingRange& range : row.embeddings) {
       if (i < range.row_offset || i >= range.row_offset + range.count) continue;
-      input = embeddings_.at(static_cast<size_t>(range.first_slot + i - range.row_offset));
+      input = embeddings_[SlotAddress(range.pages, range.item_begin + i - range.row_offset)];
     }
     const scheduler::Position3& position = row.positions[static_cast<size_t>(i)];
     state = Combine(input, static_cast<uint64_t>(position.t));

@@ -41,6 +41,7 @@ class FakeModel {
   void Export(const scheduler::ExportSpec& spec, absl::Span<uint8_t> bytes) const;
 
  private:
+  size_t SlotAddress(const std::vector<scheduler::BlockId>& pages, int32_t token) const;
   size_t RowAddress(const std::vector<scheduler::BlockId>& pages, int32_t token) const;
   int32_t Sample(uint64_t state, const scheduler::SampleSpec& sample) const;
 

@@ -1,7 +1,8 @@
 #pragma once
 
-// The KV blocks of one worker: which ids are free and who holds the others. It knows nothing of
-// memory addresses (engine/memory), of sequences or of sharing. Owner thread only.
+// The KV blocks of one worker, or the pages of its embedding slots: which ids are free and who
+// holds the others. It knows nothing of memory addresses (engine/memory), of sequences or of
+// sharing. Owner thread only.
 
 #include <cstdint>
 #include <vector>
@@ -24,6 +25,9 @@ class BlockHandle {
 
   absl::Span<const BlockId> ids() const { return ids_; }
   int32_t size() const { return static_cast<int32_t>(ids_.size()); }
+  bool empty() const { return ids_.empty(); }
+  // The ids as a plan names them.
+  std::vector<BlockId> Pages() const { return ids_; }
   // Takes `other`'s blocks behind its own. Both must be of one pool.
   void Append(BlockHandle other);
   // Gives all back.

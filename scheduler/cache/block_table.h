@@ -14,7 +14,7 @@
 namespace triptych::scheduler {
 
 inline int32_t BlocksFor(int32_t num_tokens, int32_t block_tokens) {
-  return (num_tokens + block_tokens - 1) / block_tokens;
+  return static_cast<int32_t>((int64_t{num_tokens} + block_tokens - 1) / block_tokens);
 }
 
 class BlockTable {

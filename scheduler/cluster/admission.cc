@@ -73,9 +73,9 @@ absl::Status CheckAdmission(const QueueCost& queued, const SubmitRequest& submit
 
 absl::Status CheckSize(const ClusterView& view, const SubmitRequest& submit,
                        const ClusterConfig& config) {
-  PrefillNeed prefill{.prompt_tokens = submit.prompt_tokens + submit.tokens_sent};
+  const PrefillNeed prefill{.prompt_tokens = submit.prompt_tokens + submit.tokens_sent,
+                            .items = submit.items};
   for (const ItemCost& item : submit.items) {
-    prefill.item_tokens += item.num_tokens;
     const EncodeNeed encode{.patches = item.patches, .num_tokens = item.num_tokens};
     if (ChooseEncoder(view, encode, config, {}).otherwise == Choice::Otherwise::kNever) {
       return absl::InvalidArgumentError("an item is larger than any worker can encode");

@@ -95,7 +95,7 @@ void ClusterScheduler::PlaceQueued(Pool* pool, base::TimePoint now) {
 ClusterScheduler::Outcome ClusterScheduler::TryPrefill(Pool* pool, Request* request,
                                                        base::TimePoint now) {
   const RequestId id = request->submit.request;
-  const PrefillNeed need{request->prompt_tokens(), request->item_tokens()};
+  const PrefillNeed need{request->prompt_tokens(), request->submit.items};
   const Choice choice = ChoosePrefillWorker(pool->view, need, config_, now);
   if (choice.worker == nullptr) {
     if (choice.otherwise == Choice::Otherwise::kWait) return Outcome::kNoRoom;
@@ -122,7 +122,7 @@ ClusterScheduler::Outcome ClusterScheduler::TryPrefill(Pool* pool, Request* requ
 void ClusterScheduler::PlacePrefill(Pool* pool, Request* request, Worker* worker,
                                     base::TimePoint now) {
   const SubmitRequest& submit = request->submit;
-  const PrefillNeed need{request->prompt_tokens(), request->item_tokens()};
+  const PrefillNeed need{request->prompt_tokens(), submit.items};
   InPrefill state;
   state.prefill = Assign(*request, Stage::kPrefill, -1, worker, PrefillAmount(worker->view, need));
   state.prefill.prompt_tokens = need.prompt_tokens;

@@ -17,7 +17,7 @@ bool HasBacklogRoom(const WorkerView& worker, const EncodeNeed& need, const Clus
 
 Amount EncodeAmount(const WorkerView& worker, const EncodeNeed& need) {
   const bool in_place = worker.profile.incarnation == need.consumer;
-  return {0, in_place ? 0 : need.num_tokens, 0};
+  return {0, in_place ? 0 : worker.profile.SlotsFor(need.num_tokens), 0};
 }
 
 Choice ChooseEncoder(const ClusterView& view, const EncodeNeed& need, const ClusterConfig& config,

@@ -25,7 +25,10 @@ bool HasBacklogRoom(const WorkerView& worker, const PrefillNeed& need,
 }  // namespace
 
 Amount PrefillAmount(const WorkerView& worker, const PrefillNeed& need) {
-  return {worker.BlocksFor(need.prompt_tokens), need.item_tokens, 1};
+  int64_t slots = 0;
+  for (const ItemCost& item : need.items) slots += worker.profile.SlotsFor(item.num_tokens);
+  return {worker.BlocksFor(need.prompt_tokens),
+          static_cast<int32_t>(std::min<int64_t>(slots, INT32_MAX)), 1};
 }
 
 Choice ChoosePrefillWorker(const ClusterView& view, const PrefillNeed& need,

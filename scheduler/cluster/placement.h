@@ -3,15 +3,17 @@
 // Which worker prefills a request: the one that would be done first, of those with room for the
 // whole prompt and all of its embeddings.
 
+#include "absl/types/span.h"
 #include "base/clock.h"
 #include "scheduler/cluster/cluster_config.h"
 #include "scheduler/cluster/cluster_view.h"
+#include "scheduler/plan/gateway_messages.h"
 
 namespace triptych::scheduler {
 
 struct PrefillNeed {
   int32_t prompt_tokens = 0;
-  int32_t item_tokens = 0;  // of all items
+  absl::Span<const ItemCost> items;
 };
 
 // What the ledger reserves for it on `worker`.

@@ -84,7 +84,6 @@ struct Request {
 
   // What a prefill covers at least; the worker learns of tokens sent since by its pull.
   int32_t prompt_tokens() const { return submit.prompt_tokens + submit.tokens_sent; }
-  int32_t item_tokens() const;
   // False when the token that a prefill of `covered` tokens (sent ones included) samples is the
   // last.
   bool NeedsDecode(int32_t covered) const {

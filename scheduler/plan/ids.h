@@ -19,7 +19,7 @@ using OutputEpoch = base::StrongId<struct OutputEpochTag, uint32_t>;
 using StepId = base::StrongId<struct StepTag>;
 // A buffer of one region of transfer memory of one worker, never used twice.
 using BufferId = base::StrongId<struct BufferTag>;
-// A block of a worker's KV pool, from 0.
+// A block of a worker's KV pool, or a page of its embedding pool, from 0.
 using BlockId = int32_t;
 
 // A scheduler: peers obey only the highest pair that they have seen.

@@ -46,12 +46,15 @@ struct SampleSpec {
   int32_t index = 0;
 };
 
-// Tokens [row_offset, row_offset + count) of a row take their input from the embedding pool, slots
-// [first_slot, first_slot + count), instead of the embedding table.
+// Tokens [row_offset, row_offset + count) of a row take their input from the embedding pool instead
+// of the embedding table: the vectors of tokens [item_begin, item_begin + count) of one item. A
+// page of that pool has a fixed number of slots, and token i of an item lies in page
+// pages[i / slots], slot i % slots of it.
 struct EmbeddingRange {
   int32_t row_offset = 0;
   int32_t count = 0;
-  int32_t first_slot = 0;
+  int32_t item_begin = 0;
+  std::vector<BlockId> pages;  // of the item
 };
 
 // The input of a row whose token another, unfinished step samples: the last token of that row.
@@ -76,12 +79,12 @@ struct PlanRow {
 };
 
 // Encode one item, whose patches the worker has provided to the executor under `task`. The output
-// goes to embedding slots [first_slot, first_slot + num_tokens).
+// goes to the item's slots.
 struct EncodeRow {
   TaskId task;
   Grid grid;
   int32_t num_tokens = 0;
-  int32_t first_slot = 0;
+  std::vector<BlockId> pages;  // of the item, as in EmbeddingRange
 };
 
 enum class TransferKind : uint8_t { kEmbedding, kKv };
@@ -109,8 +112,7 @@ struct ImportSpec {
   TaskId task;
   PieceBuffer buffer;
   CacheRange range;
-  std::vector<BlockId> pages;  // KV: page table of the sequence
-  int32_t first_slot = 0;      // embedding: slot of range.token_begin
+  std::vector<BlockId> pages;  // of the sequence (KV) or of the item (embeddings)
 };
 
 // Gather blocks or slots into a staging buffer.
@@ -118,8 +120,7 @@ struct ExportSpec {
   TaskId task;
   PieceBuffer buffer;
   CacheRange range;
-  std::vector<BlockId> pages;
-  int32_t first_slot = 0;
+  std::vector<BlockId> pages;  // as of an import
 };
 
 struct StepPlan {

@@ -4,6 +4,7 @@
 // both incarnations, sequence) is added by services/convert and checked before a machine sees the
 // message; docs/life_of_a_request.md tells the story that these messages make.
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <variant>
@@ -121,10 +122,17 @@ struct WorkerProfile {
   int64_t pid = 0;
   int32_t kv_block_tokens = 0;
   int32_t kv_blocks = 0;
-  int32_t embedding_slots = 0;
+  int32_t embedding_slots = 0;  // whole pages
+  int32_t embedding_page_slots = 64;
   int32_t max_sequences = 0;  // live sequences (prefill and decode tasks)
   int32_t max_encodes = 0;    // encode tasks accepted at once
   int64_t kv_bytes_per_token = 0;
+
+  // Embedding slots that an item of `tokens` takes: it has pages of its own.
+  int32_t SlotsFor(int32_t tokens) const {
+    const int64_t pages = (int64_t{tokens} + embedding_page_slots - 1) / embedding_page_slots;
+    return static_cast<int32_t>(std::min<int64_t>(pages * embedding_page_slots, INT32_MAX));
+  }
 };
 
 enum class TaskState : uint8_t {

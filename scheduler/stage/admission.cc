@@ -14,7 +14,7 @@ namespace {
 void Refuse(StageState& state, const TaskId& task) {
   state.Tell(TaskRefused{.task = task,
                          .free_kv_blocks = state.blocks.num_free(),
-                         .free_embedding_slots = state.slots.num_free(),
+                         .free_embedding_slots = state.free_slots(),
                          .free_sequences = FreeSequences(state)});
 }
 
@@ -60,7 +60,7 @@ std::optional<std::vector<PrefillItem>> ReserveItems(StageState& state,
     PrefillItem item;
     item.num_tokens = tokens;
     if (tokens <= 0) return std::nullopt;
-    item.slots = state.slots.Allocate(tokens);
+    item.slots = state.AllocateSlots(tokens);
     if (item.slots.empty()) return std::nullopt;
     items.push_back(std::move(item));
   }
@@ -70,19 +70,14 @@ std::optional<std::vector<PrefillItem>> ReserveItems(StageState& state,
 void ReleaseEncode(StageState& state, EncodeTask& task) {
   state.Emit(DropInput{task.assign.task});
   StopSending(state, task.outgoing);
-  if (auto* s = std::get_if<AwaitingMedia>(&task.state)) state.steps.Retire(std::move(s->slots));
-  if (auto* s = std::get_if<EncodeReady>(&task.state)) state.steps.Retire(std::move(s->slots));
-  if (auto* s = std::get_if<Encoding>(&task.state)) state.steps.Retire(std::move(s->slots));
-  if (auto* s = std::get_if<DeliveringEmbedding>(&task.state)) {
-    state.steps.Retire(std::move(s->slots));
-  }
+  RetireSlots(state, task);
 }
 
 void ReleasePrefill(StageState& state, PrefillTask& task) {
   state.Emit(DropInput{task.assign.task});
   StopSending(state, task.outgoing);
   StopReceiving(state, task.assign.task);
-  for (PrefillItem& item : task.items) state.steps.Retire(std::move(item.slots));
+  for (PrefillItem& item : task.items) state.steps.RetireSlots(std::move(item.slots));
   std::visit([&](auto& s) { state.steps.Retire(s.blocks.TakeBlocks()); }, task.state);
 }
 
@@ -124,7 +119,7 @@ void Admit(StageState& state, const AssignEncode& assign) {
       return state.Tell(TaskFailed{assign.task, absl::UnavailableError("consumer is gone")});
     }
   } else {
-    if (assign.num_tokens > 0) waiting.slots = state.slots.Allocate(assign.num_tokens);
+    if (assign.num_tokens > 0) waiting.slots = state.AllocateSlots(assign.num_tokens);
     if (waiting.slots.empty()) return Refuse(state, assign.task);
   }
   EncodeTask& task = Add(state, state.encodes, assign, std::move(waiting));
@@ -190,6 +185,14 @@ void Admit(StageState& state, const AssignDecode& assign) {
   task.local = local;
   AcceptAndPull(state, assign, Stage::kDecode, assign.epoch, -1);
   if (!local) ExpectKv(state, task);
+}
+
+void RetireSlots(StageState& state, EncodeTask& task) {
+  std::visit(
+      [&](auto& s) {
+        if constexpr (requires { s.slots; }) state.steps.RetireSlots(std::move(s.slots));
+      },
+      task.state);
 }
 
 void Release(StageState& state, TaskId task) {

@@ -18,6 +18,9 @@ void Admit(StageState& state, const AssignDecode& assign);
 // Unknown tasks are fine. By value, here and below: callers name the task by the id inside it.
 void Release(StageState& state, TaskId task);
 
+// The pages of an encode task's slots, once no step in flight uses them.
+void RetireSlots(StageState& state, EncodeTask& task);
+
 // The task cannot go on: says so and forgets it.
 void Fail(StageState& state, TaskId task, absl::Status status);
 

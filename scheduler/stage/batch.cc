@@ -18,15 +18,16 @@ struct Budget {
   bool spent() const { return tokens <= 0 || rows <= 0; }
 };
 
-// Where an encode task writes; -1 while it must not start.
-int32_t EncodeTarget(StageState& state, const EncodeTask& task, const EncodeReady& ready) {
-  if (!task.local) return ready.slots.first();
+// The pages that an encode task writes; null while it must not start.
+const BlockHandle* EncodeTarget(StageState& state, const EncodeTask& task,
+                                const EncodeReady& ready) {
+  if (!task.local) return &ready.slots;
   const PrefillTask* consumer = Find(state.prefills, task.assign.consumer);
   const auto item = static_cast<size_t>(task.assign.item);
-  if (consumer == nullptr || item >= consumer->items.size()) return -1;
+  if (consumer == nullptr || item >= consumer->items.size()) return nullptr;
   const PrefillItem& place = consumer->items[item];
   const bool expected = place.producer == task.assign.task && !place.landed;
-  return expected && place.num_tokens == task.assign.num_tokens ? place.slots.first() : -1;
+  return expected && place.num_tokens == task.assign.num_tokens ? &place.slots : nullptr;
 }
 
 void PlanEncodes(StageState& state, StepPlan& plan, StepRecord& record) {
@@ -34,12 +35,12 @@ void PlanEncodes(StageState& state, StepPlan& plan, StepRecord& record) {
   for (auto& [id, task] : state.encodes) {
     auto* ready = std::get_if<EncodeReady>(&task.state);
     if (ready == nullptr) continue;
-    const int32_t first_slot = EncodeTarget(state, task, *ready);
-    if (first_slot < 0) continue;
+    const BlockHandle* slots = EncodeTarget(state, task, *ready);
+    if (slots == nullptr) continue;
     const int64_t cost = ready->grid.patches();
     if (patches > 0 && patches + cost > state.config.encode_patches_a_step) return;
     patches += cost;
-    plan.encodes.push_back({id, ready->grid, task.assign.num_tokens, first_slot});
+    plan.encodes.push_back({id, ready->grid, task.assign.num_tokens, slots->Pages()});
     record.encodes.push_back({id, task.life, cost});
     const PrefillTask* consumer = Find(state.prefills, task.assign.consumer);
     const uint64_t life = task.local && consumer != nullptr ? consumer->life : 0;
@@ -140,7 +141,8 @@ std::vector<EmbeddingRange> EmbeddingsOf(const PrefillTask& task, const Sequence
     if (from >= to) continue;
     ranges.push_back({.row_offset = from - begin,
                       .count = to - from,
-                      .first_slot = task.items[i].slots.first() + (from - item.begin)});
+                      .item_begin = from - item.begin,
+                      .pages = task.items[i].slots.Pages()});
   }
   return ranges;
 }

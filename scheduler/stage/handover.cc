@@ -26,11 +26,7 @@ OutgoingPieces* FindOutgoing(StageState& state, const TransferKey& key) {
 // The slots are free once their export is over; from now on the task is only remembered.
 void EndDelivery(StageState& state, EncodeTask& task) {
   task.outgoing.reset();
-  std::visit(
-      [&](auto& s) {
-        if constexpr (requires { s.slots; }) state.steps.Retire(std::move(s.slots));
-      },
-      task.state);
+  RetireSlots(state, task);
   task.state = EncodeDelivered{};
 }
 
@@ -100,7 +96,7 @@ std::optional<ImportSpec> ImportOf(StageState& state, const LandedPiece& landed)
   if (const PrefillTask* task = Find(state.prefills, piece.consumer)) {
     const PrefillItem& item = task->items.at(piece.item);
     if (task->life != landed.life || item.slots.empty()) return std::nullopt;
-    spec.first_slot = item.slots.first() + piece.range.token_begin;
+    spec.pages = item.slots.Pages();
     return spec;
   }
   const DecodeTask* task = Find(state.decodes, piece.consumer);
@@ -252,13 +248,13 @@ void PlanImports(StageState& state, StepPlan& plan, StepRecord& record) {
 void PlanExports(StageState& state, StepPlan& plan, StepRecord& record) {
   const std::pair step(&plan, &record);
   for (auto& [id, task] : state.encodes) {
-    const SlotRange* slots = nullptr;
+    const BlockHandle* slots = nullptr;
     if (auto* s = std::get_if<Encoding>(&task.state)) slots = &s->slots;
     if (auto* s = std::get_if<DeliveringEmbedding>(&task.state)) slots = &s->slots;
     if (slots == nullptr || !task.outgoing.has_value()) continue;
     ExportUpTo(
         state, *task.outgoing, task.assign.num_tokens,
-        [&](ExportSpec& spec) { spec.first_slot = slots->first() + spec.range.token_begin; }, step);
+        [&](ExportSpec& spec) { spec.pages = slots->Pages(); }, step);
   }
   for (auto& [id, task] : state.prefills) {
     if (!task.outgoing.has_value()) continue;

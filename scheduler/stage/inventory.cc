@@ -82,7 +82,7 @@ void AddLoads(const StageState& state, WorkerReport& report) {
 
 WorkerReport MakeReport(const StageState& state, bool with_inventory) {
   WorkerReport report{.free_kv_blocks = state.blocks.num_free(),
-                      .free_embedding_slots = state.slots.num_free(),
+                      .free_embedding_slots = state.free_slots(),
                       .free_sequences = FreeSequences(state),
                       .draining = state.draining};
   AddLoads(state, report);

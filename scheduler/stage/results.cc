@@ -17,7 +17,7 @@ absl::Status NumericalError() { return absl::InternalError("numerical_error"); }
 void FreeReadItems(StageState& state, PrefillTask& task, const Sequence& sequence) {
   for (size_t i = 0; i < task.items.size(); ++i) {
     if (sequence.layout().items[i].end > sequence.done()) return;
-    state.steps.Retire(std::exchange(task.items[i].slots, SlotRange()));
+    state.steps.RetireSlots(std::exchange(task.items[i].slots, BlockHandle()));
   }
 }
 

@@ -141,7 +141,8 @@ StageStats StageScheduler::Stats() const {
   return {.tasks = static_cast<int32_t>(state_->encodes.size() + state_->prefills.size() +
                                         state_->decodes.size()),
           .kv_blocks = state_->blocks.num_held(),
-          .embedding_slots = state_->slots.num_held(),
+          .embedding_slots =
+              state_->slot_pages.num_held() * state_->config.profile.embedding_page_slots,
           .steps_in_flight = state_->steps.in_flight(),
           .staged_bytes = state_->sender.staged_bytes(),
           .landed_bytes = state_->receiver.landing_bytes()};

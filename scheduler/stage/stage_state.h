@@ -19,7 +19,7 @@
 
 #include "base/clock.h"
 #include "scheduler/cache/block_pool.h"
-#include "scheduler/cache/slot_pool.h"
+#include "scheduler/cache/block_table.h"
 #include "scheduler/stage/stage_actions.h"
 #include "scheduler/stage/step_ledger.h"
 #include "scheduler/stage/tasks.h"
@@ -45,14 +45,14 @@ struct StageState {
   explicit StageState(StageConfig stage_config)
       : config(std::move(stage_config)),
         blocks(config.profile.kv_blocks),
-        slots(config.profile.embedding_slots),
+        slot_pages(config.profile.embedding_slots / config.profile.embedding_page_slots),
         sender(config.profile.fingerprint, {config.staging_bytes, config.buffer_alignment}),
         receiver(config.profile.fingerprint, {config.landing_bytes, config.buffer_alignment},
                  LargestPiece(config)) {}
 
   StageConfig config;
   BlockPool blocks;
-  SlotPool slots;
+  BlockPool slot_pages;
   TransferSender sender;
   TransferReceiver receiver;
   std::deque<LandedPiece> landed;  // checked in, not in a step yet
@@ -68,6 +68,11 @@ struct StageState {
   base::TimePoint now{};  // of the event that is being handled
   std::vector<StageAction> actions;
 
+  // Pages of slots for one item of `tokens` (positive); empty when too few are free.
+  BlockHandle AllocateSlots(int32_t tokens) {
+    return slot_pages.Allocate(BlocksFor(tokens, config.profile.embedding_page_slots));
+  }
+  int32_t free_slots() const { return slot_pages.num_free() * config.profile.embedding_page_slots; }
   Incarnation own() const { return config.profile.incarnation; }
   // Numbers rise over a worker's life: an offer that is made again is never taken for an earlier
   // one.

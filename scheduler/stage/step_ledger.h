@@ -10,7 +10,6 @@
 
 #include "base/check.h"
 #include "scheduler/cache/block_pool.h"
-#include "scheduler/cache/slot_pool.h"
 #include "scheduler/plan/step_plan.h"
 #include "scheduler/plan/transfer_messages.h"
 
@@ -60,12 +59,12 @@ class StepLedger {
     return record;
   }
 
-  // Holds the blocks or slots until every step in flight is over.
+  // Holds the blocks, or the pages of slots, until every step in flight is over.
   void Retire(BlockHandle blocks) {
     if (!steps_.empty() && blocks.size() > 0) steps_.back().blocks.push_back(std::move(blocks));
   }
-  void Retire(SlotRange slots) {
-    if (!steps_.empty() && !slots.empty()) steps_.back().slots.push_back(std::move(slots));
+  void RetireSlots(BlockHandle pages) {
+    if (!steps_.empty() && !pages.empty()) steps_.back().slots.push_back(std::move(pages));
   }
 
   // Blocks that come free as steps finish.
@@ -81,7 +80,7 @@ class StepLedger {
   struct Entry {
     StepRecord record;
     std::vector<BlockHandle> blocks;
-    std::vector<SlotRange> slots;
+    std::vector<BlockHandle> slots;
   };
   std::deque<Entry> steps_;
   uint64_t last_ = 0;

@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "scheduler/cache/block_table.h"
-#include "scheduler/cache/slot_pool.h"
 #include "scheduler/plan/gateway_messages.h"
 #include "scheduler/plan/transfer_messages.h"
 #include "scheduler/plan/worker_messages.h"
@@ -31,22 +30,23 @@ struct OutgoingPieces {
 };
 
 // ---- encode -------------------------------------------------------------------------------------
-// `slots` is empty when the consumer is on this worker: the row then writes into its slots.
+// `slots` are pages of slots; empty when the consumer is on this worker: the row then writes into
+// its.
 
 struct AwaitingMedia {
-  SlotRange slots;
+  BlockHandle slots;
   std::optional<Grid> grid;  // known once pulled
 };
 struct EncodeReady {
-  SlotRange slots;
+  BlockHandle slots;
   Grid grid;
 };
 struct Encoding {
-  SlotRange slots;
+  BlockHandle slots;
   uint64_t consumer_life = 0;  // in memory: of the prefill task whose slots are written
 };
 struct DeliveringEmbedding {
-  SlotRange slots;
+  BlockHandle slots;
 };
 struct EncodeDelivered {};
 
@@ -62,7 +62,7 @@ struct EncodeTask {
 
 struct PrefillItem {
   int32_t num_tokens = 0;
-  SlotRange slots;  // empty again once the last chunk that reads them has finished
+  BlockHandle slots;  // pages; empty again once the last chunk that reads them has finished
   std::optional<TaskId> producer;
   bool landed = false;
 };

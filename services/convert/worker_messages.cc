@@ -274,6 +274,7 @@ v1::WorkerHello ToProto(const scheduler::WorkerHello& hello) {
   p->set_kv_block_tokens(profile.kv_block_tokens);
   p->set_kv_blocks(profile.kv_blocks);
   p->set_embedding_slots(profile.embedding_slots);
+  p->set_embedding_page_slots(profile.embedding_page_slots);
   p->set_max_sequences(profile.max_sequences);
   p->set_max_encodes(profile.max_encodes);
   p->set_kv_bytes_per_token(profile.kv_bytes_per_token);
@@ -343,8 +344,8 @@ absl::StatusOr<scheduler::WorkerToScheduler> FromProto(const v1::WorkerToSchedul
 absl::StatusOr<scheduler::WorkerHello> FromProto(const v1::WorkerHello& hello) {
   const v1::WorkerProfile& p = hello.profile();
   if (p.roles() == 0 || p.roles() >= (1u << scheduler::kNumStages) || p.kv_blocks() < 0 ||
-      p.embedding_slots() < 0 || p.kv_block_tokens() <= 0 || p.max_sequences() < 0 ||
-      p.max_encodes() < 0 || hello.lost_peers_size() > kMaxLostPeers) {
+      p.embedding_slots() < 0 || p.embedding_page_slots() <= 0 || p.kv_block_tokens() <= 0 ||
+      p.max_sequences() < 0 || p.max_encodes() < 0 || hello.lost_peers_size() > kMaxLostPeers) {
     return OutOfRange();
   }
   scheduler::WorkerHello out;
@@ -358,6 +359,7 @@ absl::StatusOr<scheduler::WorkerHello> FromProto(const v1::WorkerHello& hello) {
   out.profile.kv_block_tokens = p.kv_block_tokens();
   out.profile.kv_blocks = p.kv_blocks();
   out.profile.embedding_slots = p.embedding_slots();
+  out.profile.embedding_page_slots = p.embedding_page_slots();
   out.profile.max_sequences = p.max_sequences();
   out.profile.max_encodes = p.max_encodes();
   out.profile.kv_bytes_per_token = p.kv_bytes_per_token();

@@ -19,7 +19,9 @@ engine::Capacity ModelledCapacity(const WorkerOptions& options, const models::Mo
   engine::Capacity capacity;
   capacity.kv_block_tokens = kKvBlockTokens;
   capacity.kv_blocks = static_cast<int32_t>(options.kv_blocks);
-  capacity.embedding_slots = static_cast<int32_t>(options.embedding_slots);
+  const int32_t page_slots = capacity.embedding_page_slots;
+  const auto slots = static_cast<int32_t>(options.embedding_slots);
+  capacity.embedding_slots = (slots + page_slots - 1) / page_slots * page_slots;
   capacity.kv_bytes_per_token =
       kFloatBytes * 2 * config.num_layers * config.num_kv_heads * config.head_dim;
   capacity.embedding_bytes_per_token = kFloatBytes * config.hidden_size;

@@ -50,7 +50,7 @@ void WorkerOptions::DeclareCapacity(base::FlagSet* flags) {
                              .min = 8,
                              .max = 1 << 24});
   flags->AddInt(&embedding_slots, {.name = "embedding-slots",
-                                   .doc = "embedding pool, in visual tokens",
+                                   .doc = "embedding pool, in visual tokens; whole pages of 64",
                                    .default_value = 16384,
                                    .min = 64,
                                    .max = 1 << 24});

@@ -40,6 +40,7 @@ absl::StatusOr<scheduler::WorkerProfile> ProfileOf(const WorkerOptions& options,
   profile.kv_block_tokens = capacity.kv_block_tokens;
   profile.kv_blocks = capacity.kv_blocks;
   profile.embedding_slots = capacity.embedding_slots;
+  profile.embedding_page_slots = capacity.embedding_page_slots;
   profile.max_sequences = static_cast<int32_t>(options.max_sequences);
   profile.max_encodes = static_cast<int32_t>(options.max_encodes);
   profile.kv_bytes_per_token = capacity.kv_bytes_per_token;

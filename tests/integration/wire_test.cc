@@ -160,6 +160,7 @@ v1::WorkerToSchedulerBatch WorkerWords() {
   profile->set_kv_block_tokens(16);
   profile->set_kv_blocks(64);
   profile->set_embedding_slots(64);
+  profile->set_embedding_page_slots(64);
   profile->set_max_sequences(8);
   profile->set_max_encodes(8);
   v1::WorkerReport* report = batch.add_messages()->mutable_report();

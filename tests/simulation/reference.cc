@@ -24,6 +24,7 @@ engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots) {
   config.capacity = {.kv_block_tokens = kBlockTokens,
                      .kv_blocks = kv_blocks,
                      .embedding_slots = embedding_slots,
+                     .embedding_page_slots = kPageSlots,
                      .kv_bytes_per_token = engine::FakeModel::kBytesPerToken,
                      .embedding_bytes_per_token = engine::FakeModel::kBytesPerToken,
                      .num_layers = 1,
@@ -63,16 +64,17 @@ std::vector<int32_t> Answer(const scheduler::PulledInput& input) {
   row.sample = scheduler::SampleSpec{input.sampling, 0};
   scheduler::StepPlan plan;
   size_t items = 0;
-  int32_t slot = 0;
+  scheduler::BlockId next_page = 0;
   for (const scheduler::Segment& segment : input.segments) {
     const auto* item = std::get_if<Item>(&segment);
     if (item == nullptr) continue;
     const TaskId task{{}, items + 1};
     const scheduler::ItemSlots place = layout->items[items++];
     device.ProvidePatches(task, PatchesOf(*item));
-    plan.encodes.push_back({task, item->grid, place.size(), slot});
-    row.embeddings.push_back({place.begin, place.size(), slot});
-    slot += place.size();
+    std::vector<scheduler::BlockId> pages;
+    for (int32_t i = 0; i < place.size(); i += kPageSlots) pages.push_back(next_page++);
+    plan.encodes.push_back({task, item->grid, place.size(), pages});
+    row.embeddings.push_back({place.begin, place.size(), 0, std::move(pages)});
   }
   std::vector<int32_t> answer;
   while (true) {

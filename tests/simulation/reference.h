@@ -15,6 +15,7 @@ namespace triptych::simulation {
 inline constexpr int32_t kVocabulary = 1000;
 inline constexpr int32_t kStopToken = 3;
 inline constexpr int32_t kBlockTokens = 16;
+inline constexpr int32_t kPageSlots = 4;
 inline constexpr int32_t kMaxPosition = 4096;
 
 scheduler::LayoutRules SimLayoutRules();

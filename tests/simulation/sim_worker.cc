@@ -30,6 +30,7 @@ scheduler::WorkerProfile MakeProfile(Incarnation id, const std::string& letters,
   profile.kv_block_tokens = kBlockTokens;
   profile.kv_blocks = shape.kv_blocks;
   profile.embedding_slots = shape.embedding_slots;
+  profile.embedding_page_slots = kPageSlots;
   profile.max_sequences = 16;
   profile.max_encodes = 8;
   profile.kv_bytes_per_token = engine::FakeModel::kBytesPerToken;

@@ -103,18 +103,21 @@ std::vector<scheduler::BlockId> Pages(int32_t first) {
   return pages;
 }
 
-// Encode and the whole prompt in one step, embeddings in slots from 100.
+// Encode and the whole prompt in one step, embeddings in pages that do not follow each other.
 scheduler::StepPlan PrefillPlan(const Question& question) {
   const auto visual = static_cast<int32_t>(question.input.grid.patches() / 4);
   const auto first = static_cast<int32_t>(
       std::find(question.ids.begin(), question.ids.end(), 1023) - question.ids.begin());
   scheduler::StepPlan plan;
-  plan.encodes.push_back({kTask, question.input.grid, visual, 100});
+  std::vector<scheduler::BlockId> pages((visual + 63) / 64);
+  std::iota(pages.begin(), pages.end(), 7);
+  std::reverse(pages.begin(), pages.end());
+  plan.encodes.push_back({kTask, question.input.grid, visual, pages});
   plan.rows.push_back({.task = kTask,
                        .first_token = 0,
                        .token_ids = question.ids,
                        .positions = question.positions,
-                       .embeddings = {{first, visual, 100}},
+                       .embeddings = {{first, visual, 0, pages}},
                        .pages = Pages(3),
                        .sample = scheduler::SampleSpec{}});
   return plan;
@@ -172,7 +175,7 @@ TEST_CASE("CpuExecutor: KV handed over as bytes goes on with the same tokens", "
   const scheduler::PieceBuffer buffer{BufferId(1), 4096, bytes};
   const scheduler::CacheRange all{.token_end = tokens,
                                   .layer_end = engine.executor().capacity().num_layers};
-  prefill.exports.push_back({kTask, buffer, all, Pages(3), 0});
+  prefill.exports.push_back({kTask, buffer, all, Pages(3)});
   scheduler::StepResult result = engine.Run(std::move(prefill));
   REQUIRE(result.exports.size() == 1);
   const TransferRegions& regions = engine.executor().transfer_regions();
@@ -182,7 +185,7 @@ TEST_CASE("CpuExecutor: KV handed over as bytes goes on with the same tokens", "
   const absl::Span<uint8_t> landing = regions.landing.Sub(buffer.offset, bytes).HostBytes();
   std::copy(staged.begin(), staged.end(), landing.begin());
   scheduler::StepPlan decode;
-  decode.imports.push_back({kTask, buffer, all, Pages(100), 0});
+  decode.imports.push_back({kTask, buffer, all, Pages(100)});
   decode.rows.push_back(DecodeRow(question, 0, first, 100));
   result = engine.Run(std::move(decode));
   CHECK(result.rows.at(0).tokens.at(0).token == question.greedy.at(1));

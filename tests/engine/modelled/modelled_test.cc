@@ -20,6 +20,7 @@ Capacity SmallCapacity() {
   return {.kv_block_tokens = kBlock,
           .kv_blocks = 16,
           .embedding_slots = 8,
+          .embedding_page_slots = 2,
           .kv_bytes_per_token = 8,
           .embedding_bytes_per_token = 8,
           .num_layers = 1,
@@ -74,14 +75,18 @@ TEST_CASE("ModelledExecutor: a wrong block or a wrong embedding changes the answ
   CHECK(Token(device.Step({.rows = {Row(4, {9}, {3, 1})}})) != right);
   device.executor.ProvidePatches(TaskId{{}, 2}, {.grid = {1, 2, 2}, .patches = {1.0f}});
   device.executor.ProvidePatches(TaskId{{}, 3}, {.grid = {1, 2, 2}, .patches = {2.0f}});
-  device.Step(
-      {.encodes = {{.task = TaskId{{}, 2}, .grid = {1, 2, 2}, .num_tokens = 1, .first_slot = 0},
-                   {.task = TaskId{{}, 3}, .grid = {1, 2, 2}, .num_tokens = 1, .first_slot = 1}}});
+  const std::vector<scheduler::BlockId> one{3, 0}, two{1, 2};
+  device.Step({.encodes = {{.task = TaskId{{}, 2}, .num_tokens = 3, .pages = one},
+                           {.task = TaskId{{}, 3}, .num_tokens = 3, .pages = two}}});
   auto picture = Row(0, {5}, {4});
-  picture.embeddings = {{0, 1, 0}};
+  picture.embeddings = {{.count = 1, .item_begin = 2, .pages = one}};
   auto other = picture;
-  other.embeddings = {{0, 1, 1}};
-  CHECK(Token(device.Step({.rows = {picture}})) != Token(device.Step({.rows = {other}})));
+  other.embeddings[0].pages = two;
+  auto earlier = picture;
+  earlier.embeddings[0].item_begin = 1;
+  const int32_t token = Token(device.Step({.rows = {picture}}));
+  CHECK(Token(device.Step({.rows = {other}})) != token);
+  CHECK(Token(device.Step({.rows = {earlier}})) != token);
 }
 
 TEST_CASE("ModelledExecutor: what is exported and imported is the same KV", "[engine][modelled]") {

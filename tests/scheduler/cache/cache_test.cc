@@ -1,4 +1,4 @@
-// Defends: no block or slot is handed out twice or lost, whatever the order of allocations and
+// Defends: no block is handed out twice or lost, whatever the order of allocations and
 // releases; checked against a plain set under seeded random use.
 
 #include <catch2/catch.hpp>
@@ -10,7 +10,6 @@
 #include "base/random.h"
 #include "scheduler/cache/block_pool.h"
 #include "scheduler/cache/block_table.h"
-#include "scheduler/cache/slot_pool.h"
 
 namespace triptych::scheduler {
 namespace {
@@ -85,48 +84,6 @@ TEST_CASE("BlockPool: random use neither loses a block nor gives one twice", "[s
     REQUIRE(static_cast<int32_t>(out.size()) == count);
     REQUIRE(pool.num_held() == count);
     for (BlockId block : out) REQUIRE_FALSE(pool.IsFree(block));
-  }
-}
-
-TEST_CASE("SlotPool: released neighbours merge to one range", "[scheduler][cache]") {
-  SlotPool pool(10);
-  SlotRange a = pool.Allocate(3), b = pool.Allocate(4), c = pool.Allocate(3);
-  CHECK(pool.Allocate(1).empty());
-  a.Reset();
-  c.Reset();
-  CHECK(pool.num_free() == 6);
-  CHECK(pool.Allocate(4).empty());
-  b.Reset();
-  SlotRange all = pool.Allocate(10);
-  CHECK(all.first() == 0);
-  CHECK(pool.num_free() == 0);
-}
-
-TEST_CASE("SlotPool: random use never overlaps", "[scheduler][cache]") {
-  const uint64_t seed = 77;
-  INFO("seed " << seed);
-  base::SeededRandom random(seed);
-  SlotPool pool(64);
-  std::vector<SlotRange> held;
-  for (int i = 0; i < 5000; ++i) {
-    if (random.Next() % 2 == 0) {
-      SlotRange got = pool.Allocate(1 + static_cast<int32_t>(random.Next() % 12));
-      if (!got.empty()) held.push_back(std::move(got));
-    } else if (!held.empty()) {
-      std::swap(held[random.Next() % held.size()], held.back());
-      held.pop_back();
-    }
-    std::vector<bool> used(64, false);
-    int32_t count = 0;
-    for (const SlotRange& range : held) {
-      for (int32_t slot = range.first(); slot < range.first() + range.count(); ++slot) {
-        REQUIRE_FALSE(used[slot]);
-        used[slot] = true;
-        ++count;
-      }
-    }
-    REQUIRE(pool.num_held() == count);
-    for (int32_t slot = 0; slot < 64; ++slot) REQUIRE(pool.IsFree(slot) == !used[slot]);
   }
 }
 

@@ -82,10 +82,10 @@ inline void FakeWorker::Take(const SchedulerToWorker& message) {
           .stage = Stage::kEncode,
           .item = encode->item,
           .consumer = encode->consumer},
-         {0, in_place ? 0 : encode->num_tokens, 0});
+         {0, in_place ? 0 : profile.SlotsFor(encode->num_tokens), 0});
   } else if (const auto* prefill = std::get_if<AssignPrefill>(&message)) {
     int32_t slots = 0;
-    for (int32_t tokens : prefill->item_tokens) slots += tokens;
+    for (int32_t tokens : prefill->item_tokens) slots += profile.SlotsFor(tokens);
     hold({.task = prefill->task,
           .request = prefill->request,
           .stage = Stage::kPrefill,

@@ -31,6 +31,7 @@ struct Scene {
                             .kv_block_tokens = 16,
                             .kv_blocks = line.total.kv_blocks,
                             .embedding_slots = line.total.embedding_slots,
+                            .embedding_page_slots = 32,
                             .max_sequences = line.total.sequences,
                             .max_encodes = line.max_encodes};
       profile.roles.add(stage);
@@ -85,7 +86,9 @@ TEST_CASE("ChoosePrefillWorker: a table", "[scheduler][cluster][policy]") {
   }));
   CAPTURE(row.name);
   const Scene scene(Stage::kPrefill, row.lines);
-  const PrefillNeed need{.prompt_tokens = 100, .item_tokens = 64};
+  // Each item has pages of its own: two of 20 tokens take two pages of 32 slots.
+  const std::vector<ItemCost> items(2, ItemCost{.num_tokens = 20});
+  const PrefillNeed need{.prompt_tokens = 100, .items = items};
   CHECK(Outcome(ChoosePrefillWorker(scene.view, need, {}, kNow)) == row.expected);
 }
 
@@ -109,7 +112,7 @@ TEST_CASE("ChooseEncoder: a table", "[scheduler][cluster][policy]") {
   }));
   CAPTURE(row.name);
   const Scene scene(Stage::kEncode, row.lines);
-  const EncodeNeed need{.patches = 256, .num_tokens = 64, .consumer = Incarnation(row.consumer)};
+  const EncodeNeed need{.patches = 256, .num_tokens = 40, .consumer = Incarnation(row.consumer)};
   CHECK(Outcome(ChooseEncoder(scene.view, need, {}, kNow)) == row.expected);
 }
 

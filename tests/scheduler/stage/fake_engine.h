@@ -48,6 +48,7 @@ class FakeEngine {
       : staging(config.staging_bytes / kWordBytes, kUnwritten),
         landing(config.landing_bytes / kWordBytes, kUnwritten),
         block_tokens_(config.profile.kv_block_tokens),
+        page_slots_(config.profile.embedding_page_slots),
         kv_(static_cast<size_t>(config.profile.kv_blocks) * block_tokens_, kUnwritten),
         slots_(config.profile.embedding_slots, kUnwritten) {}
 
@@ -99,23 +100,25 @@ class FakeEngine {
     return kv_[static_cast<size_t>(pages.at(token / block_tokens_)) * block_tokens_ +
                token % block_tokens_];
   }
-  uint64_t& Word(const CacheRange& range, const std::vector<BlockId>& pages, int32_t first_slot,
-                 int32_t token) {
-    if (range.kind == TransferKind::kKv) return Kv(pages, token);
-    return slots_.at(first_slot + token - range.token_begin);
+  uint64_t& Slot(const std::vector<BlockId>& pages, int32_t token) {
+    return slots_.at(static_cast<size_t>(pages.at(token / page_slots_)) * page_slots_ +
+                     token % page_slots_);
+  }
+  uint64_t& Word(const CacheRange& range, const std::vector<BlockId>& pages, int32_t token) {
+    return range.kind == TransferKind::kKv ? Kv(pages, token) : Slot(pages, token);
   }
   void Import(const ImportSpec& spec) {
     const absl::Span<uint64_t> words = Words(landing, spec.buffer);
     REQUIRE(static_cast<int32_t>(words.size()) == spec.range.token_end - spec.range.token_begin);
     for (int32_t t = spec.range.token_begin; t < spec.range.token_end; ++t) {
-      Word(spec.range, spec.pages, spec.first_slot, t) = words[t - spec.range.token_begin];
+      Word(spec.range, spec.pages, t) = words[t - spec.range.token_begin];
     }
   }
   ExportResult Export(const ExportSpec& spec) {
     const absl::Span<uint64_t> words = Words(staging, spec.buffer);
     REQUIRE(static_cast<int32_t>(words.size()) == spec.range.token_end - spec.range.token_begin);
     for (int32_t t = spec.range.token_begin; t < spec.range.token_end; ++t) {
-      const uint64_t word = Word(spec.range, spec.pages, spec.first_slot, t);
+      const uint64_t word = Word(spec.range, spec.pages, t);
       REQUIRE(word != kUnwritten);
       words[t - spec.range.token_begin] = word;
     }
@@ -123,7 +126,7 @@ class FakeEngine {
   }
   void Encode(const EncodeRow& row) {
     for (int32_t i = 0; i < row.num_tokens; ++i) {
-      slots_.at(row.first_slot + i) = EmbeddingWord(submitted_patches_.at(row.task), i);
+      Slot(row.pages, i) = EmbeddingWord(submitted_patches_.at(row.task), i);
     }
   }
   RowResult Run(const PlanRow& row) {
@@ -137,7 +140,7 @@ class FakeEngine {
     }
     for (const EmbeddingRange& range : row.embeddings) {
       for (int32_t i = 0; i < range.count; ++i) {
-        inputs[range.row_offset + i] = slots_.at(range.first_slot + i);
+        inputs[range.row_offset + i] = Slot(range.pages, range.item_begin + i);
         REQUIRE(inputs[range.row_offset + i] != kUnwritten);
       }
     }
@@ -154,6 +157,7 @@ class FakeEngine {
   }
 
   const int32_t block_tokens_;
+  const int32_t page_slots_;
   std::vector<uint64_t> kv_;
   std::vector<uint64_t> slots_;
   std::map<TaskId, uint64_t> submitted_patches_;

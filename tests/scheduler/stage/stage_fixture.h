@@ -125,6 +125,7 @@ class StageFixture {
     config.profile.kv_block_tokens = 4;
     config.profile.kv_blocks = 64;
     config.profile.embedding_slots = 64;
+    config.profile.embedding_page_slots = 4;
     config.profile.max_sequences = 8;
     config.profile.max_encodes = 4;
     config.profile.kv_bytes_per_token = 8;
@@ -255,12 +256,14 @@ class StageFixture {
   void CheckInvariants(const FakeWorker& worker) {
     const StageState& state = StageSchedulerTestAccess::State(*worker.stage);
     REQUIRE(state.blocks.num_free() + state.blocks.num_held() == state.blocks.num_blocks());
+    REQUIRE(state.slot_pages.num_free() + state.slot_pages.num_held() ==
+            state.slot_pages.num_blocks());
     for (const StepPlan& plan : worker.engine->queue) {
       for (const PlanRow& row : plan.rows) {
-        for (BlockId block : row.pages) REQUIRE_FALSE(state.blocks.IsFree(block));
-        for (const EmbeddingRange& range : row.embeddings) CheckSlots(state, range.first_slot);
+        CheckHeld(state.blocks, row.pages);
+        for (const EmbeddingRange& range : row.embeddings) CheckHeld(state.slot_pages, range.pages);
       }
-      for (const EncodeRow& row : plan.encodes) CheckSlots(state, row.first_slot);
+      for (const EncodeRow& row : plan.encodes) CheckHeld(state.slot_pages, row.pages);
       for (const ImportSpec& spec : plan.imports) {
         REQUIRE(state.receiver.arena().Holds(spec.buffer.id));
         CheckSpec(state, spec);
@@ -279,13 +282,13 @@ class StageFixture {
   void Post(const std::string& kind, const FakeWorker& from, std::function<void()> run) {
     events.push_back({kind + "/" + from.address.address, std::move(run)});
   }
-  static void CheckSlots(const StageState& state, int32_t slot) {
-    REQUIRE_FALSE(state.slots.IsFree(slot));
+  static void CheckHeld(const BlockPool& pool, const std::vector<BlockId>& pages) {
+    for (BlockId page : pages) REQUIRE_FALSE(pool.IsFree(page));
   }
   template <typename Spec>
   static void CheckSpec(const StageState& state, const Spec& spec) {
-    for (BlockId block : spec.pages) REQUIRE_FALSE(state.blocks.IsFree(block));
-    if (spec.range.kind == TransferKind::kEmbedding) CheckSlots(state, spec.first_slot);
+    const bool kv = spec.range.kind == TransferKind::kKv;
+    CheckHeld(kv ? state.blocks : state.slot_pages, spec.pages);
   }
   FakeWorker* ByIncarnation(Incarnation incarnation) {
     for (auto& worker : workers) {

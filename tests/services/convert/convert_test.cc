@@ -139,6 +139,7 @@ TEST_CASE("Convert: malformed messages to and from a worker are refused", "[serv
        [](v1::WorkerHello* m) { m->mutable_profile()->set_roles(8); },
        [](v1::WorkerHello* m) { m->mutable_profile()->set_kv_blocks(-1); },
        [](v1::WorkerHello* m) { m->mutable_profile()->set_kv_block_tokens(0); },
+       [](v1::WorkerHello* m) { m->mutable_profile()->set_embedding_page_slots(0); },
        [](v1::WorkerHello* m) { m->mutable_profile()->set_max_encodes(-5); },
        [](v1::WorkerHello* m) { m->clear_profile(); }});
 }

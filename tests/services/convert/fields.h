@@ -53,7 +53,7 @@ TRIPTYCH_FIELDS(ReleaseTask, a)
 inline std::tuple<> Fields(DrainWorker&) { return {}; }
 
 TRIPTYCH_FIELDS(Roles, a)
-TRIPTYCH_FIELDS(WorkerProfile, a, b, c, d, e, f, g, h, i, j, k, l, m)
+TRIPTYCH_FIELDS(WorkerProfile, a, b, c, d, e, f, g, h, i, j, k, l, m, n)
 TRIPTYCH_FIELDS(TaskReport, a, b, c, d, e, f, g, h, i, j, k, l)
 TRIPTYCH_FIELDS(StageLoad, a, b, c)
 TRIPTYCH_FIELDS(WorkerReport, a, b, c, d, e, f, g, h)
