@@ -5,6 +5,10 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace triptych::base {
 
@@ -12,6 +16,19 @@ namespace triptych::base {
   std::fprintf(stderr, "%s:%d: CHECK failed: %s\n", file, line, condition);
   std::fflush(stderr);
   std::abort();
+}
+
+inline const absl::Status& StatusIn(const absl::Status& status) { return status; }
+template <typename T>
+const absl::Status& StatusIn(const absl::StatusOr<T>& result) {
+  return result.status();
+}
+
+// Takes a Status or a StatusOr by reference: a temporary lives until the call has ended.
+template <typename Result>
+void CheckOk(const Result& result, const char* expression, const char* file, int line) {
+  if (__builtin_expect(result.ok(), 1)) return;
+  CheckFailed((std::string(expression) + " is " + StatusIn(result).ToString()).c_str(), file, line);
 }
 
 }  // namespace triptych::base
@@ -27,4 +44,6 @@ namespace triptych::base {
 #define CHECK_LE(a, b) TRIPTYCH_CHECK((a) <= (b))
 #define CHECK_GT(a, b) TRIPTYCH_CHECK((a) > (b))
 #define CHECK_GE(a, b) TRIPTYCH_CHECK((a) >= (b))
-#define CHECK_OK(status_expression) TRIPTYCH_CHECK((status_expression).ok())
+// Prints the status too.
+#define CHECK_OK(status_expression) \
+  ::triptych::base::CheckOk((status_expression), #status_expression, __FILE__, __LINE__)

@@ -1,62 +1,55 @@
 #pragma once
 
-// Softmax attention, two forms: over paged KV (a ragged batch of prefill chunks and decode steps,
-// causal, grouped queries) and over segments (the windows or whole frames of a vision tower).
+// Softmax attention over paged KV: a ragged batch of prefill chunks and decode steps, causal,
+// grouped queries. Rotary and the appending of K and V belong to it, so that a device can fuse
+// them.
 //
-// Online softmax (Milakov and Gimelshein) over tiles of 16 keys counted from the sequence's or
-// segment's first key, in float32: a query's bits depend on its own keys alone, never on the chunk
-// or batch it came in. Against float64: 1e-5 of the largest value. CPU only. Stateless.
+// On the CPU: online softmax (Milakov and Gimelshein) over tiles of 16 keys counted from the
+// sequence's first key, in float32: a query's bits depend on its own keys alone, never on the chunk
+// or batch it came in, and nothing of a key that it may not see reaches it, not even a NaN.
+// Against float64: 1e-5 of the largest value in float32. On CUDA in bfloat16: 1e-2. A NaN in a
+// query, or in a key or value that it sees, makes its output NaN. Stateless.
 
 #include <cstdint>
 
 #include "absl/status/status.h"
-#include "absl/types/span.h"
+#include "kernels/attention_plan.h"
 #include "kernels/kv_layout.h"
+#include "kernels/rope_append.h"
 #include "kernels/stream.h"
 
 namespace triptych::kernels {
 
-// Queries [query_begin, query_begin + count) of the batch are tokens [first_token, + count) of one
-// sequence, whose KV up to and with themselves lies in `pages`.
-struct AttentionRow {
-  int64_t query_begin = 0;
-  int32_t first_token = 0;
-  int32_t count = 0;
-  absl::Span<const int32_t> pages;
-};
-
-struct PagedAttentionArgs {
-  const float* q = nullptr;  // [tokens, heads, head_dim]
-  int64_t q_stride = 0;      // elements from token to token
-  float* out = nullptr;      // [tokens, heads, head_dim]
+// Pointers are borrowed and, but for `rope` and `plan`, lie in the memory of the stream's device.
+// Strides count elements from token to token; 0 stands for the width.
+struct AttentionArgs {
+  void* qkv = nullptr;  // [tokens, heads + 2 kv_heads (Q, K, V), head_dim]; Q is rotated in place
+  int64_t qkv_stride = 0;
+  void* out = nullptr;  // [tokens, heads, head_dim]
   int64_t out_stride = 0;
-  int heads = 0;               // a multiple of layout.kv_heads
-  const void* pool = nullptr;  // this layer's, [num_blocks, 2, block_tokens, kv_heads, head_dim]
+  int heads = 0;         // a multiple of layout.kv_heads
+  void* pool = nullptr;  // this layer's, [num_blocks, 2, block_tokens, kv_heads, head_dim]
   int64_t num_blocks = 0;
   KvLayout layout;
-  absl::Span<const AttentionRow> rows;
+  const RopeTable* rope = nullptr;
+  const int32_t* positions = nullptr;  // [3, tokens], rows t, h, w
+  // [tokens]: block * block_tokens + row, each at most once; negative: K and V are not stored.
+  const int32_t* slots = nullptr;
+  const AttentionPlan* plan = nullptr;  // of this step, made for the same layout, pool and heads
+  DType dtype = DType::kFloat32;        // of qkv and out
 };
 
-// InvalidArgument: a null pointer, heads no multiple of kv_heads, a page table that is too short or
-// names a block outside the pool. Unimplemented on CUDA.
-absl::Status PagedAttention(const PagedAttentionArgs& args, const Stream& stream);
-
-struct SegmentAttentionArgs {
-  const float* qkv = nullptr;  // [tokens, 3 (Q, K, V), heads, head_dim]
-  float* out = nullptr;        // [tokens, heads, head_dim]
-  int heads = 0;
-  int head_dim = 0;
-  // Ends of the segments, ascending: segment i is tokens [ends[i - 1], ends[i]).
-  absl::Span<const int32_t> ends;
-};
-
-// Every token sees exactly its own segment. InvalidArgument: a null pointer, or ends that do not
-// ascend. Unimplemented on CUDA.
-absl::Status SegmentAttention(const SegmentAttentionArgs& args, const Stream& stream);
+// Rotates Q and K, appends K and V to their pages, then attends: every query sees the tokens of its
+// row up to and with itself. Enqueues on a CUDA stream and does not synchronise; done on return on
+// the CPU. InvalidArgument: a null pointer, a bad size, a plan of another shape; on the CPU also a
+// slot past the pool. Unimplemented: CUDA in a build without it. Internal: the launch failed.
+absl::Status AppendAndAttend(const AttentionArgs& args, const Stream& stream);
 
 namespace internal {
-void PagedAttentionCpu(const PagedAttentionArgs& args, ThreadPool* pool);
-void SegmentAttentionCpu(const SegmentAttentionArgs& args, ThreadPool* pool);
+// Checked arguments, strides filled in. The CPU's is the second half of the op, behind RopeAppend;
+// the CUDA one answers a cudaError_t.
+void PagedAttentionCpu(const AttentionArgs& args, ThreadPool* pool);
+int AppendAndAttendCuda(const AttentionArgs& args, const Stream& stream);
 }  // namespace internal
 
 }  // namespace triptych::kernels

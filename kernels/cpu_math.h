@@ -36,7 +36,8 @@ struct AttentionCall {
   const float* queries = nullptr;  // [rows, head_dim]
   int rows = 0;
   int head_dim = 0;
-  const int32_t* limits = nullptr;      // [rows]: row i sees keys [0, limits[i]), at least one
+  // [rows], ascending: row i sees keys [0, limits[i]), at least one. Others do not reach it.
+  const int32_t* limits = nullptr;
   const void* const* keys = nullptr;    // [num_keys] rows of head_dim
   const void* const* values = nullptr;  // [num_keys]
   int32_t num_keys = 0;
@@ -59,10 +60,10 @@ struct CpuMath {
   void (*swiglu)(const float* gate, const float* up, int64_t n, float* y);
   // y = x / 2 * (1 + erf(x / sqrt 2)); error of erf below 2e-7 (Abramowitz and Stegun 7.1.26).
   void (*gelu)(const float* x, int64_t n, float* y);
-  // (x[i], x[i + half]) turned by the angle whose cosine and sine are given, in place.
-  void (*rotate)(float* x, const float* cosine, const float* sine, int64_t half);
-  // y = e^x; 0 below -87.
+  // y = e^x; 0 below -87, NaN for NaN.
   void (*exp)(const float* x, int64_t n, float* y);
+  // y[i] = Gumbel(seed, index, 64 * block + i) of gumbel.h, i < 64.
+  void (*gumbel)(uint64_t seed, uint64_t index, uint32_t block, float* y);
 };
 
 // The best variant that this machine runs.

@@ -59,6 +59,53 @@ inline Lanes SelectLess(Lanes a, Lanes b, Lanes x, Lanes y) {
           _mm256_blendv_ps(y.high, x.high, _mm256_cmp_ps(a.high, b.high, _CMP_LT_OQ))};
 }
 
+// Sixteen 32-bit words.
+struct Words {
+  __m256i low, high;
+};
+
+inline Words SetWord(uint32_t x) {
+  const __m256i all = _mm256_set1_epi32(static_cast<int>(x));
+  return {all, all};
+}
+inline Words LoadWords(const uint32_t* p) {
+  const auto* at = reinterpret_cast<const __m256i*>(p);
+  return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
+}
+inline Words Xor(Words a, Words b) {
+  return {_mm256_xor_si256(a.low, b.low), _mm256_xor_si256(a.high, b.high)};
+}
+inline Words And(Words a, Words b) {
+  return {_mm256_and_si256(a.low, b.low), _mm256_and_si256(a.high, b.high)};
+}
+inline Words AddWords(Words a, Words b) {
+  return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
+}
+inline __m256i MultiplyHigh(__m256i a, __m256i b) {
+  const __m256i even = _mm256_srli_epi64(_mm256_mul_epu32(a, b), 32);
+  const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32));
+  return _mm256_blend_epi32(even, odd, 0xaa);
+}
+// Of the 64-bit products.
+inline Words MultiplyHigh(Words a, Words b) {
+  return {MultiplyHigh(a.low, b.low), MultiplyHigh(a.high, b.high)};
+}
+inline Words MultiplyLow(Words a, Words b) {
+  return {_mm256_mullo_epi32(a.low, b.low), _mm256_mullo_epi32(a.high, b.high)};
+}
+template <int kBits>
+inline Words ShiftSigned(Words a) {
+  return {_mm256_srai_epi32(a.low, kBits), _mm256_srai_epi32(a.high, kBits)};
+}
+inline Lanes FromSigned(Words a) { return {_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)}; }
+inline Words BitsOf(Lanes a) { return {_mm256_castps_si256(a.low), _mm256_castps_si256(a.high)}; }
+inline Lanes FromBits(Words a) { return {_mm256_castsi256_ps(a.low), _mm256_castsi256_ps(a.high)}; }
+// a < 0 as a signed word ? x : y.
+inline Lanes SelectNegative(Words a, Lanes x, Lanes y) {
+  const Lanes sign = FromBits(a);
+  return {_mm256_blendv_ps(y.low, x.low, sign.low), _mm256_blendv_ps(y.high, x.high, sign.high)};
+}
+
 // Twelve accumulators of the sixteen registers.
 constexpr int kMaxTileRows = 6;
 constexpr int PanelsAtOnce(int rows) { return rows == 1 ? 6 : rows == 2 ? 3 : rows == 3 ? 2 : 1; }

@@ -38,6 +38,35 @@ inline Lanes SelectLess(Lanes a, Lanes b, Lanes x, Lanes y) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
 }
 
+// Sixteen 32-bit words.
+struct Words {
+  __m512i v;
+};
+
+inline Words SetWord(uint32_t x) { return {_mm512_set1_epi32(static_cast<int>(x))}; }
+inline Words LoadWords(const uint32_t* p) { return {_mm512_loadu_si512(p)}; }
+inline Words Xor(Words a, Words b) { return {_mm512_xor_si512(a.v, b.v)}; }
+inline Words And(Words a, Words b) { return {_mm512_and_si512(a.v, b.v)}; }
+inline Words AddWords(Words a, Words b) { return {_mm512_add_epi32(a.v, b.v)}; }
+// Of the 64-bit products.
+inline Words MultiplyHigh(Words a, Words b) {
+  const __m512i even = _mm512_srli_epi64(_mm512_mul_epu32(a.v, b.v), 32);
+  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), _mm512_srli_epi64(b.v, 32));
+  return {_mm512_mask_blend_epi32(0xaaaa, even, odd)};
+}
+inline Words MultiplyLow(Words a, Words b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
+template <int kBits>
+inline Words ShiftSigned(Words a) {
+  return {_mm512_srai_epi32(a.v, kBits)};
+}
+inline Lanes FromSigned(Words a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline Words BitsOf(Lanes a) { return {_mm512_castps_si512(a.v)}; }
+inline Lanes FromBits(Words a) { return {_mm512_castsi512_ps(a.v)}; }
+// a < 0 as a signed word ? x : y.
+inline Lanes SelectNegative(Words a, Lanes x, Lanes y) {
+  return {_mm512_mask_blend_ps(_mm512_movepi32_mask(a.v), y.v, x.v)};
+}
+
 // At most 24 accumulators of the 32 registers.
 constexpr int kMaxTileRows = 12;
 constexpr int PanelsAtOnce(int rows) {

@@ -53,7 +53,8 @@ inline void Map(const float* x, int64_t n, float* y, Fn fn) {
 // Two-constant reduction by ln 2 and the minimax polynomial of Cephes expf: within 2 ulp. e^0 is 1
 // exactly; below -87 it is 0.
 inline Lanes Exp(Lanes x) {
-  const Lanes clamped = Min(Max(x, Set(-87.0f)), Set(88.0f));
+  // Min and Max give their second operand where one is NaN: so a NaN gets through.
+  const Lanes clamped = Min(Set(88.0f), Max(Set(-87.0f), x));
   const Lanes n = Round(Mul(clamped, Set(1.44269504f)));
   Lanes r = Fma(n, Set(-0.693359375f), clamped);
   r = Fma(n, Set(2.12194440e-4f), r);
@@ -278,6 +279,12 @@ inline void SoftmaxTile(float* scores, int64_t visible, float scale, int64_t pad
   state[1] += HorizontalSum(weights);
 }
 
+// Keys of the tile [first, first + count) that a row sees.
+inline int VisibleKeys(const AttentionCall& call, int row, int32_t first, int count) {
+  const int32_t seen = call.limits[row] - first;
+  return seen < count ? seen : count;
+}
+
 template <typename T>
 void AttendOf(const AttentionCall& call) {
   const int64_t padded = PaddedLanes(call.head_dim);
@@ -306,9 +313,16 @@ void AttendOf(const AttentionCall& call) {
                   states + 2 * row, call.output + row * padded);
     }
     const PanelView<float> value_view{values, padded, kLanes};
-    MultiplyPadded<Start::kFromC, float>(scores + first_row * kLanes, kLanes, rows, value_view,
-                                         padded / kLanes, kLanes, call.output + first_row * padded,
-                                         padded);
+    for (int row = first_row; row < call.rows;) {
+      // A masked key weighs 0, but 0 times a NaN is one: rows are multiplied by what they see.
+      const int visible = VisibleKeys(call, row, first, count);
+      int end = row + 1;
+      while (end < call.rows && VisibleKeys(call, end, first, count) == visible) ++end;
+      MultiplyPadded<Start::kFromC, float>(scores + row * kLanes, kLanes, end - row, value_view,
+                                           padded / kLanes, visible, call.output + row * padded,
+                                           padded);
+      row = end;
+    }
   }
   for (int row = 0; row < call.rows; ++row) {
     const Lanes sum = Set(states[2 * row + 1]);
@@ -358,25 +372,60 @@ inline Lanes GeluLanes(Lanes x) {
 void Gelu(const float* x, int64_t n, float* y) { Map(x, n, y, GeluLanes); }
 void ExpRow(const float* x, int64_t n, float* y) { Map(x, n, y, Exp); }
 
-inline void RotatePiece(float* low, float* high, Lanes a, Lanes b, Lanes c, Lanes s, int64_t n) {
-  const Lanes turned_low = Sub(Mul(a, c), Mul(b, s));
-  const Lanes turned_high = Add(Mul(b, c), Mul(a, s));
-  StorePart(low, turned_low, n);
-  StorePart(high, turned_high, n);
+// --- Gumbel numbers: gumbel.h is the definition ------------------------------------------------
+
+inline Lanes Log(Lanes x) {
+  const Words shifted = AddWords(BitsOf(x), SetWord(0u - 0x3f3504f3u));
+  const Lanes e = FromSigned(ShiftSigned<23>(shifted));
+  const Lanes m = FromBits(AddWords(And(shifted, SetWord(0x007fffffu)), SetWord(0x3f3504f3u)));
+  const Lanes f = Sub(m, Set(1.0f));
+  const Lanes z = Mul(f, f);
+  Lanes p = Set(7.0376836292e-2f);
+  p = Fma(p, f, Set(-1.1514610310e-1f));
+  p = Fma(p, f, Set(1.1676998740e-1f));
+  p = Fma(p, f, Set(-1.2420140846e-1f));
+  p = Fma(p, f, Set(1.4249322787e-1f));
+  p = Fma(p, f, Set(-1.6668057665e-1f));
+  p = Fma(p, f, Set(2.0000714765e-1f));
+  p = Fma(p, f, Set(-2.4999993993e-1f));
+  p = Fma(p, f, Set(3.3333331174e-1f));
+  Lanes y = Mul(Mul(p, f), z);
+  y = Fma(e, Set(-2.12194440e-4f), y);
+  y = Fma(z, Set(-0.5f), y);
+  return Fma(e, Set(0.693359375f), Add(f, y));
 }
 
-void Rotate(float* x, const float* cosine, const float* sine, int64_t half) {
-  int64_t i = 0;
-  for (; i + kLanes <= half; i += kLanes) {
-    const Lanes a = Load(x + i), b = Load(x + half + i), c = Load(cosine + i), s = Load(sine + i);
-    Store(x + i, Sub(Mul(a, c), Mul(b, s)));
-    Store(x + half + i, Add(Mul(b, c), Mul(a, s)));
+inline Lanes GumbelOfWords(Words word) {
+  const Lanes zero = Set(0.0f), one = Set(1.0f);
+  const Words near = Xor(word, ShiftSigned<31>(word));
+  const Lanes v = Mul(Add(FromSigned(near), Set(0.5f)), Set(0x1p-32f));
+  const Lanes y = Sub(one, v);
+  const Lanes lost = Div(Sub(Sub(one, y), v), y);
+  const Lanes low = Sub(zero, Add(Log(y), lost)), high = Sub(zero, Log(v));
+  return Sub(zero, Log(SelectNegative(word, high, low)));
+}
+
+// One 64-id group of counters gives four runs of sixteen numbers.
+void GumbelBlock(uint64_t seed, uint64_t index, uint32_t block, float* y) {
+  uint32_t groups[kLanes];
+  for (uint32_t i = 0; i < kLanes; ++i) groups[i] = block * kLanes + i;
+  Words c0 = SetWord(static_cast<uint32_t>(index));
+  Words c1 = SetWord(static_cast<uint32_t>(index >> 32));
+  Words c2 = LoadWords(groups), c3 = SetWord(0);
+  uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+  const Words multiplier0 = SetWord(0xD2511F53), multiplier1 = SetWord(0xCD9E8D57);
+  for (int round = 0; round < 10; ++round, key0 += 0x9E3779B9, key1 += 0xBB67AE85) {
+    const Words a_high = MultiplyHigh(c0, multiplier0), a_low = MultiplyLow(c0, multiplier0);
+    const Words b_high = MultiplyHigh(c2, multiplier1), b_low = MultiplyLow(c2, multiplier1);
+    c0 = Xor(Xor(b_high, c1), SetWord(key0));
+    c1 = b_low;
+    c2 = Xor(Xor(a_high, c3), SetWord(key1));
+    c3 = a_low;
   }
-  if (i < half) {
-    const int64_t n = half - i;
-    RotatePiece(x + i, x + half + i, LoadPart(x + i, n), LoadPart(x + half + i, n),
-                LoadPart(cosine + i, n), LoadPart(sine + i, n), n);
-  }
+  Store(y, GumbelOfWords(c0));
+  Store(y + kLanes, GumbelOfWords(c1));
+  Store(y + 2 * kLanes, GumbelOfWords(c2));
+  Store(y + 3 * kLanes, GumbelOfWords(c3));
 }
 
 }  // namespace
@@ -387,8 +436,8 @@ extern const CpuMath TRIPTYCH_MATH_VARIANT = {
     .attend = Attend,
     .swiglu = Swiglu,
     .gelu = Gelu,
-    .rotate = Rotate,
     .exp = ExpRow,
+    .gumbel = GumbelBlock,
 };
 
 }  // namespace triptych::kernels

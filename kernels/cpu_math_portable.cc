@@ -63,7 +63,9 @@ inline Lanes Round(Lanes a) {
 // 2^n of integral lanes in [-126, 127].
 inline Lanes PowerOfTwo(Lanes n) {
   return EachLane([&](int i) {
-    const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23;
+    // A NaN gives any value: who multiplies by it has a NaN already.
+    const int32_t exponent = n.v[i] == n.v[i] ? static_cast<int32_t>(n.v[i]) : 0;
+    const uint32_t bits = static_cast<uint32_t>(exponent + 127) << 23;
     float f;
     std::memcpy(&f, &bits, sizeof(f));
     return f;
@@ -72,6 +74,63 @@ inline Lanes PowerOfTwo(Lanes n) {
 // a < b ? x : y.
 inline Lanes SelectLess(Lanes a, Lanes b, Lanes x, Lanes y) {
   return EachLane([&](int i) { return a.v[i] < b.v[i] ? x.v[i] : y.v[i]; });
+}
+
+// Sixteen 32-bit words.
+struct Words {
+  uint32_t v[kLanes];
+};
+
+template <typename Fn>
+inline Words EachWord(Fn fn) {
+  Words r;
+  for (int i = 0; i < kLanes; ++i) r.v[i] = fn(i);
+  return r;
+}
+
+inline Words SetWord(uint32_t x) {
+  return EachWord([&](int) { return x; });
+}
+inline Words LoadWords(const uint32_t* p) {
+  return EachWord([&](int i) { return p[i]; });
+}
+inline Words Xor(Words a, Words b) {
+  return EachWord([&](int i) { return a.v[i] ^ b.v[i]; });
+}
+inline Words And(Words a, Words b) {
+  return EachWord([&](int i) { return a.v[i] & b.v[i]; });
+}
+inline Words AddWords(Words a, Words b) {
+  return EachWord([&](int i) { return a.v[i] + b.v[i]; });
+}
+// Of the 64-bit products.
+inline Words MultiplyHigh(Words a, Words b) {
+  return EachWord([&](int i) { return static_cast<uint32_t>(uint64_t{a.v[i]} * b.v[i] >> 32); });
+}
+inline Words MultiplyLow(Words a, Words b) {
+  return EachWord([&](int i) { return a.v[i] * b.v[i]; });
+}
+template <int kBits>
+inline Words ShiftSigned(Words a) {
+  return EachWord(
+      [&](int i) { return static_cast<uint32_t>(static_cast<int32_t>(a.v[i]) >> kBits); });
+}
+inline Lanes FromSigned(Words a) {
+  return EachLane([&](int i) { return static_cast<float>(static_cast<int32_t>(a.v[i])); });
+}
+inline Words BitsOf(Lanes a) {
+  Words r;
+  std::memcpy(r.v, a.v, sizeof(r.v));
+  return r;
+}
+inline Lanes FromBits(Words a) {
+  Lanes r;
+  std::memcpy(r.v, a.v, sizeof(r.v));
+  return r;
+}
+// a < 0 as a signed word ? x : y.
+inline Lanes SelectNegative(Words a, Lanes x, Lanes y) {
+  return EachLane([&](int i) { return static_cast<int32_t>(a.v[i]) < 0 ? x.v[i] : y.v[i]; });
 }
 
 constexpr int kMaxTileRows = 4;

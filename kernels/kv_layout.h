@@ -5,11 +5,13 @@
 
 #include <cstdint>
 
+#include "base/dtype.h"
+
 namespace triptych::kernels {
 
-enum class DType { kFloat32, kBFloat16 };
-
-inline constexpr int64_t SizeOf(DType type) { return type == DType::kFloat32 ? 4 : 2; }
+using base::DType;
+using base::DTypeName;
+using base::SizeOf;
 
 // Token t of a sequence whose page table is `pages` lies in block pages[t / block_tokens], row
 // t % block_tokens. Strides in elements.
@@ -26,6 +28,7 @@ struct KvLayout {
   int64_t KeyOffset(int32_t block, int row) const {
     return block * block_elements() + row * token_elements();
   }
+  friend bool operator==(const KvLayout&, const KvLayout&) = default;
   int64_t block_bytes() const { return block_elements() * SizeOf(dtype); }
 };
 

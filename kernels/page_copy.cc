@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "kernels/op_status.h"
 
 namespace triptych::kernels {
 namespace {
@@ -9,11 +10,12 @@ namespace {
 absl::Status Check(const PageCopyArgs& args) {
   const KvLayout& layout = args.layout;
   if (layout.block_tokens < 1 || layout.kv_heads < 1 || layout.head_dim < 1 ||
-      args.num_blocks < 1 || args.first_token < 0 || args.tokens < 0) {
+      args.num_blocks < 1 || args.first_token < 0 || args.tokens < 0 || args.halves < 1 ||
+      args.halves > 2) {
     return absl::InvalidArgumentError(absl::StrCat(
         "page copy: block_tokens ", layout.block_tokens, ", kv_heads ", layout.kv_heads,
         ", head_dim ", layout.head_dim, ", num_blocks ", args.num_blocks, ", first_token ",
-        args.first_token, ", tokens ", args.tokens));
+        args.first_token, ", tokens ", args.tokens, ", halves ", args.halves));
   }
   if (args.tokens == 0 || args.layer_pages.empty()) return absl::OkStatus();
   bool missing = args.block_ids == nullptr || args.buffer == nullptr;
@@ -42,19 +44,17 @@ absl::Status Copy(const PageCopyArgs& args, internal::PageCopyDirection directio
     internal::PageCopyCpu(args, direction, stream.pool);
     return absl::OkStatus();
   }
-#ifdef TRIPTYCH_HAS_CUDA
-  const int error = internal::PageCopyCuda(args, direction, stream.cuda_stream);
-  if (error == 0) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("page copy: CUDA error ", error));
+#ifdef TRIPTYCH_CUDA_SIDE
+  return CudaStatus("page copy", internal::PageCopyCuda(args, direction, stream));
 #else
-  return absl::UnimplementedError("page copy: built without CUDA");
+  return NoCudaSide("page copy");
 #endif
 }
 
 }  // namespace
 
-int64_t PageCopyBytes(const KvLayout& layout, int64_t layers, int64_t tokens) {
-  return layers * 2 * tokens * layout.token_elements() * SizeOf(layout.dtype);
+int64_t PageCopyBytes(const KvLayout& layout, int64_t layers, int64_t tokens, int halves) {
+  return layers * halves * tokens * layout.token_elements() * SizeOf(layout.dtype);
 }
 
 absl::Status GatherPages(const PageCopyArgs& args, const Stream& stream) {

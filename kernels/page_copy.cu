@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda_context.h"
 #include "kernels/float_types.cuh"
 #include "kernels/page_copy.h"
 
@@ -28,6 +29,7 @@ struct Launched {
   int64_t half_layer;  // one layer's K in the buffer
   int64_t first;       // of the range, from the sequence's first token
   uint32_t half_block;
+  uint32_t halves;
 };
 
 // Vector `index` of a K or V run in its page; null where the page table holds no block of the pool.
@@ -38,13 +40,14 @@ __device__ Vector* PageVector(const Launched& in, Vector* pool, int half, int64_
                                               : position / in.half_block;
   const int32_t block = __ldg(in.block_ids + entry);
   if (block < 0 || block >= in.num_blocks) return nullptr;
-  return pool + (int64_t{block} * 2 + half) * in.half_block + (position - entry * in.half_block);
+  return pool + (int64_t{block} * in.halves + half) * in.half_block +
+         (position - entry * in.half_block);
 }
 
 template <typename Vector, internal::PageCopyDirection kDirection>
 __global__ void __launch_bounds__(kThreads) PageCopyKernel(const __grid_constant__ Launched in) {
-  const int half = static_cast<int>(blockIdx.y) % 2;
-  Vector* pool = reinterpret_cast<Vector*>(in.pools[blockIdx.y / 2]);
+  const int half = static_cast<int>(blockIdx.y % in.halves);
+  Vector* pool = reinterpret_cast<Vector*>(in.pools[blockIdx.y / in.halves]);
   Vector* run = reinterpret_cast<Vector*>(in.buffer) + blockIdx.y * in.half_layer;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kTile + threadIdx.x;
   Vector* page[kVectorsPerThread];
@@ -83,14 +86,15 @@ void Launch(const PageCopyArgs& args, internal::PageCopyDirection direction, cud
   in.half_layer = args.tokens * token_vectors;
   in.first = args.first_token * token_vectors;
   in.half_block = static_cast<uint32_t>(args.layout.block_tokens * token_vectors);
+  in.halves = static_cast<uint32_t>(args.halves);
   const unsigned tiles = static_cast<unsigned>((in.half_layer + kTile - 1) / kTile);
   for (int64_t begin = 0; begin < layers; begin += kMaxLayers) {
     const int64_t count = std::min<int64_t>(kMaxLayers, layers - begin);
     for (int64_t l = 0; l < count; ++l) {
       in.pools[l] = static_cast<char*>(args.layer_pages[begin + l]);
     }
-    in.buffer = static_cast<char*>(args.buffer) + begin * 2 * in.half_layer * size;
-    const dim3 grid(tiles, static_cast<unsigned>(2 * count));
+    in.buffer = static_cast<char*>(args.buffer) + begin * args.halves * in.half_layer * size;
+    const dim3 grid(tiles, static_cast<unsigned>(args.halves * count));
     if (direction == internal::PageCopyDirection::kGather) {
       PageCopyKernel<Vector, internal::PageCopyDirection::kGather>
           <<<grid, kThreads, 0, stream>>>(in);
@@ -104,18 +108,20 @@ void Launch(const PageCopyArgs& args, internal::PageCopyDirection direction, cud
 }  // namespace
 
 int internal::PageCopyCuda(const PageCopyArgs& args, PageCopyDirection direction,
-                           void* cuda_stream) {
-  const cudaStream_t stream = static_cast<cudaStream_t>(cuda_stream);
+                           const Stream& on) {
+  const cudaStream_t stream = static_cast<cudaStream_t>(CudaStreamOf(on));
   const int64_t token_bytes = args.layout.token_elements() * SizeOf(args.layout.dtype);
   if (args.layout.block_tokens * token_bytes > INT32_MAX) return cudaErrorInvalidValue;
   bool aligned = token_bytes % sizeof(uint4) == 0 && IsAligned(args.buffer, sizeof(uint4));
   for (const void* pool : args.layer_pages) aligned = aligned && IsAligned(pool, sizeof(uint4));
   if (aligned) {
     Launch<uint4>(args, direction, stream);
+  } else if (SizeOf(args.layout.dtype) % sizeof(uint16_t) == 0) {
+    Launch<uint16_t>(args, direction, stream);
   } else {
-    Launch<uint16_t>(args, direction, stream);  // the smallest element
+    Launch<uint8_t>(args, direction, stream);
   }
-  return cudaGetLastError();
+  return cudaPeekAtLastError();
 }
 
 }  // namespace triptych::kernels

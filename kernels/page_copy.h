@@ -1,8 +1,8 @@
 #pragma once
 
 // Copies a token range of a sequence between the pages of some layers and one contiguous buffer:
-// gather packs KV for a transfer, scatter unpacks it at the other end. Bytes are moved, never
-// converted. Stateless; safe from any thread.
+// gather packs KV (or the visual tokens of an item, which lie in pages too) for a transfer, scatter
+// unpacks it at the other end. Bytes are moved, never converted. Stateless; safe from any thread.
 
 #include <cstdint>
 
@@ -14,8 +14,8 @@
 namespace triptych::kernels {
 
 struct PageCopyArgs {
-  // Base of each layer's pool [num_blocks, 2, block_tokens, kv_heads, head_dim]: an array on the
-  // host (read before the call returns) of pointers into the stream's device.
+  // Base of each layer's pool [num_blocks, halves, block_tokens, kv_heads, head_dim]: an array on
+  // the host (read before the call returns) of pointers into the stream's device.
   absl::Span<void* const> layer_pages;
   int64_t num_blocks = 0;  // in each pool
   // The sequence's page table, in the memory of the stream's device: token t lies in
@@ -24,13 +24,15 @@ struct PageCopyArgs {
   int64_t first_token = 0;
   int64_t tokens = 0;
   KvLayout layout;
-  // [layers, 2 (K, V), tokens, kv_heads, head_dim], contiguous, in the memory of the stream's
+  // 2: K and V. 1: embeddings, where a block is block_tokens slots of kv_heads * head_dim values.
+  int halves = 2;
+  // [layers, halves, tokens, kv_heads, head_dim], contiguous, in the memory of the stream's
   // device. The CUDA side is fast where a token's row and all bases are multiples of 16 bytes.
   void* buffer = nullptr;
 };
 
 // Bytes of `buffer` for these sizes.
-int64_t PageCopyBytes(const KvLayout& layout, int64_t layers, int64_t tokens);
+int64_t PageCopyBytes(const KvLayout& layout, int64_t layers, int64_t tokens, int halves = 2);
 
 // Pages to buffer, and buffer to pages. Enqueue on a CUDA stream and do not synchronise; done on
 // return on the CPU. InvalidArgument: a null pointer or a bad size; on the CPU also a block id
@@ -44,7 +46,7 @@ namespace internal {
 enum class PageCopyDirection { kGather, kScatter };
 // Checked arguments with at least one layer and token. The CUDA one answers a cudaError_t.
 void PageCopyCpu(const PageCopyArgs& args, PageCopyDirection direction, ThreadPool* pool);
-int PageCopyCuda(const PageCopyArgs& args, PageCopyDirection direction, void* cuda_stream);
+int PageCopyCuda(const PageCopyArgs& args, PageCopyDirection direction, const Stream& stream);
 }  // namespace internal
 
 }  // namespace triptych::kernels

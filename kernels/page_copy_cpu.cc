@@ -7,17 +7,17 @@
 namespace triptych::kernels {
 namespace {
 
-// K or V of one layer: one memcpy a block.
+// One half (K or V) of one layer: one memcpy a block.
 void CopyHalf(const PageCopyArgs& args, internal::PageCopyDirection direction, char* pages,
               char* buffer) {
   const int64_t token_bytes = args.layout.token_elements() * SizeOf(args.layout.dtype);
   const int block_tokens = args.layout.block_tokens;
+  const int64_t block_bytes = args.halves * block_tokens * token_bytes;
   const int64_t end = args.first_token + args.tokens;
   for (int64_t token = args.first_token; token < end;) {
     const int64_t row = token % block_tokens;
     const int64_t count = std::min<int64_t>(block_tokens - row, end - token);
-    char* page = pages + args.block_ids[token / block_tokens] * args.layout.block_bytes() +
-                 row * token_bytes;
+    char* page = pages + args.block_ids[token / block_tokens] * block_bytes + row * token_bytes;
     if (direction == internal::PageCopyDirection::kGather) {
       std::memcpy(buffer, page, count * token_bytes);
     } else {
@@ -33,11 +33,12 @@ void CopyHalf(const PageCopyArgs& args, internal::PageCopyDirection direction, c
 void internal::PageCopyCpu(const PageCopyArgs& args, PageCopyDirection direction,
                            ThreadPool* pool) {
   const int64_t half_block_bytes = args.layout.block_bytes() / 2;
-  const int64_t half_layer_bytes = PageCopyBytes(args.layout, 1, args.tokens) / 2;
-  ParallelFor(pool, 2 * static_cast<int64_t>(args.layer_pages.size()), [&](int64_t task) {
-    char* pages = static_cast<char*>(args.layer_pages[task / 2]) + task % 2 * half_block_bytes;
-    char* buffer = static_cast<char*>(args.buffer) + task * half_layer_bytes;
-    CopyHalf(args, direction, pages, buffer);
+  const int64_t half_layer_bytes = PageCopyBytes(args.layout, 1, args.tokens, 1);
+  const int halves = args.halves;
+  ParallelFor(pool, halves * static_cast<int64_t>(args.layer_pages.size()), [&](int64_t slice) {
+    char* pages =
+        static_cast<char*>(args.layer_pages[slice / halves]) + slice % halves * half_block_bytes;
+    CopyHalf(args, direction, pages, static_cast<char*>(args.buffer) + slice * half_layer_bytes);
   });
 }
 

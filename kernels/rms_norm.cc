@@ -1,6 +1,7 @@
 #include "kernels/rms_norm.h"
 
 #include "absl/strings/str_cat.h"
+#include "kernels/op_status.h"
 
 namespace triptych::kernels {
 namespace {
@@ -9,9 +10,9 @@ absl::Status Check(const RmsNormArgs& args) {
   if (args.x == nullptr || args.weight == nullptr || args.out == nullptr) {
     return absl::InvalidArgumentError("RmsNorm: x, weight and out must be given");
   }
-  if (args.rows < 0 || args.hidden < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("RmsNorm: rows ", args.rows, ", hidden ", args.hidden));
+  if (args.rows < 0 || args.hidden < 1 || !IsActivation(args.dtype)) {
+    return absl::InvalidArgumentError(absl::StrCat("RmsNorm: rows ", args.rows, ", hidden ",
+                                                   args.hidden, ", ", DTypeName(args.dtype)));
   }
   if (args.x_stride < args.hidden || args.out_stride < args.hidden ||
       args.residual_stride < args.hidden) {
@@ -35,12 +36,10 @@ absl::Status RmsNorm(const RmsNormArgs& given, const Stream& stream) {
     internal::RmsNormCpu(args, stream.pool);
     return absl::OkStatus();
   }
-#ifdef TRIPTYCH_HAS_CUDA
-  const int error = internal::RmsNormCuda(args, stream.cuda_stream);
-  if (error == 0) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("RmsNorm: CUDA error ", error));
+#ifdef TRIPTYCH_CUDA_SIDE
+  return CudaStatus("RmsNorm", internal::RmsNormCuda(args, stream));
 #else
-  return absl::UnimplementedError("RmsNorm: built without CUDA");
+  return NoCudaSide("RmsNorm");
 #endif
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda_context.h"
 #include "kernels/float_types.cuh"
 #include "kernels/rms_norm.h"
 
@@ -140,15 +141,15 @@ void LaunchAligned(const RmsNormArgs& args, cudaStream_t stream) {
 
 }  // namespace
 
-int internal::RmsNormCuda(const RmsNormArgs& args, void* cuda_stream) {
-  const cudaStream_t stream = static_cast<cudaStream_t>(cuda_stream);
+int internal::RmsNormCuda(const RmsNormArgs& args, const Stream& on) {
+  const cudaStream_t stream = static_cast<cudaStream_t>(CudaStreamOf(on));
   if (args.rows > INT32_MAX || args.hidden > INT32_MAX) return cudaErrorInvalidValue;
   if (args.dtype == DType::kFloat32) {
     LaunchAligned<float>(args, stream);
   } else {
     LaunchAligned<__nv_bfloat16>(args, stream);
   }
-  return cudaGetLastError();
+  return cudaPeekAtLastError();
 }
 
 }  // namespace triptych::kernels

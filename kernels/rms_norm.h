@@ -41,7 +41,7 @@ absl::Status RmsNorm(const RmsNormArgs& args, const Stream& stream);
 namespace internal {
 // Checked arguments, strides filled in. The CUDA one answers a cudaError_t.
 void RmsNormCpu(const RmsNormArgs& args, ThreadPool* pool);
-int RmsNormCuda(const RmsNormArgs& args, void* cuda_stream);
+int RmsNormCuda(const RmsNormArgs& args, const Stream& stream);
 }  // namespace internal
 
 }  // namespace triptych::kernels

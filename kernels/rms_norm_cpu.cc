@@ -10,14 +10,14 @@ namespace {
 
 // 32 running sums: element i always lands in sum i % 32, and the sums are folded in halves.
 constexpr int kVectors = 8;
-constexpr int kLanes = 4 * kVectors;
-constexpr int64_t kRowsPerTask = 16;
+constexpr int kSums = 4 * kVectors;
+constexpr int64_t kRowsPerSlice = 16;
 
 template <typename T>
 float SumOfSquares(const T* row, int64_t hidden) {
   Float4 sums[kVectors] = {};
   int64_t i = 0;
-  for (; i + kLanes <= hidden; i += kLanes) {
+  for (; i + kSums <= hidden; i += kSums) {
     for (int v = 0; v < kVectors; ++v) {
       const Float4 x = Load4(row + i + 4 * v);
       sums[v] += x * x;
@@ -66,8 +66,8 @@ void Norm(const RmsNormArgs& args, int64_t begin, int64_t end) {
 
 void internal::RmsNormCpu(const RmsNormArgs& args, ThreadPool* pool) {
   const auto norm = args.dtype == DType::kFloat32 ? Norm<float> : Norm<BFloat16>;
-  ParallelFor(pool, (args.rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task) {
-    norm(args, task * kRowsPerTask, std::min(args.rows, (task + 1) * kRowsPerTask));
+  ParallelFor(pool, (args.rows + kRowsPerSlice - 1) / kRowsPerSlice, [&](int64_t slice) {
+    norm(args, slice * kRowsPerSlice, std::min(args.rows, (slice + 1) * kRowsPerSlice));
   });
 }
 

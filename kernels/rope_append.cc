@@ -4,12 +4,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
+#include "kernels/op_status.h"
 
 namespace triptych::kernels {
 namespace {
 
 absl::Status CheckSizes(const RopeAppendArgs& args) {
   const KvLayout& layout = args.layout;
+  if (!IsActivation(args.dtype) || !IsActivation(layout.dtype)) {
+    return absl::InvalidArgumentError(absl::StrCat("RopeAppend: ", DTypeName(args.dtype), " into ",
+                                                   DTypeName(layout.dtype), " pages"));
+  }
   if (args.tokens < 0 || args.heads < 0 || args.num_blocks < 1 || layout.kv_heads < 1 ||
       layout.block_tokens < 1) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -98,12 +103,10 @@ absl::Status RopeAppend(const RopeAppendArgs& given, const Stream& stream) {
     internal::RopeAppendCpu(args, stream.pool);
     return absl::OkStatus();
   }
-#ifdef TRIPTYCH_HAS_CUDA
-  const int error = internal::RopeAppendCuda(args, stream.cuda_stream);
-  if (error == 0) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("RopeAppend: CUDA error ", error));
+#ifdef TRIPTYCH_CUDA_SIDE
+  return CudaStatus("RopeAppend", internal::RopeAppendCuda(args, stream));
 #else
-  return absl::UnimplementedError("RopeAppend: built without CUDA");
+  return NoCudaSide("RopeAppend");
 #endif
 }
 

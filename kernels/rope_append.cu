@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda_context.h"
 #include "kernels/float_types.cuh"
 #include "kernels/rope_append.h"
 #include "kernels/rope_append_angle.h"
@@ -109,15 +110,15 @@ void LaunchInto(const RopeAppendArgs& args, cudaStream_t stream) {
 
 }  // namespace
 
-int internal::RopeAppendCuda(const RopeAppendArgs& args, void* cuda_stream) {
-  const cudaStream_t stream = static_cast<cudaStream_t>(cuda_stream);
+int internal::RopeAppendCuda(const RopeAppendArgs& args, const Stream& on) {
+  const cudaStream_t stream = static_cast<cudaStream_t>(CudaStreamOf(on));
   if (args.tokens > INT32_MAX) return cudaErrorInvalidValue;
   if (args.dtype == DType::kFloat32) {
     LaunchInto<float>(args, stream);
   } else {
     LaunchInto<__nv_bfloat16>(args, stream);
   }
-  return cudaGetLastError();
+  return cudaPeekAtLastError();
 }
 
 }  // namespace triptych::kernels

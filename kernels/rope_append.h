@@ -70,7 +70,7 @@ absl::Status RopeAppend(const RopeAppendArgs& args, const Stream& stream);
 namespace internal {
 // Checked arguments, strides filled in. The CUDA one answers a cudaError_t.
 void RopeAppendCpu(const RopeAppendArgs& args, ThreadPool* pool);
-int RopeAppendCuda(const RopeAppendArgs& args, void* cuda_stream);
+int RopeAppendCuda(const RopeAppendArgs& args, const Stream& stream);
 }  // namespace internal
 
 }  // namespace triptych::kernels

@@ -1,31 +1,23 @@
 #pragma once
 
-// bfloat16 as stored on the CPU, and the four-lane conversions that the CPU sides share. Four
-// lanes because every x86-64 has them: the same instructions, so the same bits, on every machine.
+// The four-lane loads and stores of float32 and bfloat16 that the CPU sides share. Four lanes
+// because every x86-64 has them: the same instructions, so the same bits, on every machine.
 
 #include <bit>
 #include <cstdint>
 #include <cstring>
 
+#include "base/bfloat16.h"
+
 namespace triptych::kernels {
 
-struct BFloat16 {
-  uint16_t bits = 0;
-};
+using base::BFloat16;
+using base::ToFloat;
 
 inline float ToFloat(float value) { return value; }
-inline float ToFloat(BFloat16 value) {
-  return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
-}
 
-// Rounds to nearest, ties to even; a NaN stays a (quiet) NaN.
 inline void StoreFloat(float value, float* to) { *to = value; }
-inline void StoreFloat(float value, BFloat16* to) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
-  const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-  to->bits = static_cast<uint16_t>((is_nan ? bits | 0x400000u : rounded) >> 16);
-}
+inline void StoreFloat(float value, BFloat16* to) { *to = base::ToBFloat16(value); }
 
 typedef float Float4 __attribute__((vector_size(16)));
 typedef uint32_t UInt4 __attribute__((vector_size(16)));

@@ -26,6 +26,7 @@ class ThreadPool {
   // all are done. `fn` must not call ParallelFor. One caller at a time; count < 2^32.
   void ParallelFor(int64_t count, absl::FunctionRef<void(int64_t)> fn);
 
+  // With the caller.
   int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
  private:
@@ -42,6 +43,9 @@ class ThreadPool {
   const absl::FunctionRef<void(int64_t)>* fn_ = nullptr;
   std::vector<std::thread> workers_;
 };
+
+// Threads that ParallelFor(pool, ...) uses, the caller included.
+inline int NumThreads(const ThreadPool* pool) { return pool == nullptr ? 1 : pool->num_threads(); }
 
 // Runs on `pool`, or on the calling thread when it is null.
 void ParallelFor(ThreadPool* pool, int64_t count, absl::FunctionRef<void(int64_t)> fn);

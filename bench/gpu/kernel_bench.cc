@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "bench/gpu/timed_graph.h"
+#include "kernels/cuda_context.h"
 #include "kernels/page_copy.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope_append.h"
@@ -57,7 +58,12 @@ T* Uploaded(const std::vector<T>& values) {
   return static_cast<T*>(memory);
 }
 
-kernels::Stream On(cudaStream_t stream) { return {.device = Device::kCuda, .cuda_stream = stream}; }
+// A stream as ops take it, for the length of one call.
+struct On {
+  explicit On(cudaStream_t stream) : context{.stream = stream} {}
+  operator kernels::Stream() { return {.device = Device::kCuda, .cuda = &context}; }  // NOLINT
+  kernels::CudaContext context;
+};
 
 // Collects rows of the table and of the JSON file.
 class Results {

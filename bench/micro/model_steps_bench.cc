@@ -62,7 +62,7 @@ BENCHMARK(DecodeStep)->Arg(1)->Arg(2)->Unit(benchmark::kMillisecond)->UseRealTim
 void EncodePicture(benchmark::State& state) {
   Model model;
   kernels::ThreadPool pool(static_cast<int>(state.range(0)));
-  const models::PatchGrid grid{1, 32, 32};
+  const base::Grid grid{1, 32, 32};
   std::vector<float> patches(grid.patches() * model.config.vision.patch_elements(), 0.25f);
   std::vector<float> tokens(256 * model.config.hidden_size);
   for (auto _ : state) {

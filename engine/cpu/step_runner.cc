@@ -6,7 +6,7 @@
 #include "base/check.h"
 #include "base/checksum.h"
 #include "kernels/page_copy.h"
-#include "kernels/sampling.h"
+#include "kernels/sample.h"
 
 namespace triptych::engine {
 namespace {
@@ -54,6 +54,27 @@ RowInputs InputsOf(const scheduler::PlanRow& row) {
     for (int32_t i = 0; i < range.count; ++i) inputs.ids.at(range.row_offset + i) = 0;
   }
   return inputs;
+}
+
+kernels::SampleRow SampleRowOf(const scheduler::SampleSpec& spec) {
+  const scheduler::SamplingParams& params = spec.params;
+  return {.temperature = params.temperature,
+          .top_p = params.top_p,
+          .top_k = params.top_k,
+          .top_logprobs = params.top_logprobs,
+          .seed = params.seed,
+          .index = static_cast<uint64_t>(spec.index)};
+}
+
+void AddSampled(const kernels::SampleResult& drawn, scheduler::RowResult* result) {
+  result->numerical_error = drawn.error != 0;
+  if (result->numerical_error) return;
+  scheduler::SampledToken& token = result->tokens.emplace_back();
+  token.token = drawn.id;
+  token.logprob = drawn.logprob;
+  for (int i = 0; i < drawn.top_count; ++i) {
+    token.top.push_back({drawn.top_ids[i], drawn.top_logprobs[i]});
+  }
 }
 
 }  // namespace
@@ -108,7 +129,7 @@ scheduler::ExportResult StepRunner::Export(const scheduler::ExportSpec& spec,
 }
 
 void StepRunner::Encode(const scheduler::EncodeRow& row, const EncodeInput& input) {
-  const models::PatchGrid grid{row.grid.t, row.grid.h, row.grid.w};
+  const base::Grid& grid = row.grid;
   const int64_t values = grid.patches() * parts_.vision->config().patch_elements();
   CHECK_EQ(static_cast<int64_t>(input.patches.size()), values);
   CHECK_EQ(parts_.vision->TokensOf(grid), row.num_tokens);
@@ -159,42 +180,34 @@ std::vector<scheduler::RowResult> StepRunner::RunRows(const scheduler::StepPlan&
   std::vector<float> logits(wanted * config.vocab_size);
   CHECK_OK(parts_.decoder->Step(rows, {kv.layout(), kv.num_blocks(), kv.layers()}, logits.data(),
                                 stream_));
+  return Sample(plan, logits);
+}
+
+std::vector<scheduler::RowResult> StepRunner::Sample(const scheduler::StepPlan& plan,
+                                                     const std::vector<float>& logits) {
+  std::vector<kernels::SampleRow> asked;
+  for (const scheduler::PlanRow& row : plan.rows) {
+    if (row.sample.has_value()) asked.push_back(SampleRowOf(*row.sample));
+  }
+  std::vector<kernels::SampleResult> drawn(asked.size());
+  CHECK_OK(kernels::Sample({.logits = logits.data(),
+                            .rows = static_cast<int64_t>(asked.size()),
+                            .vocab = parts_.decoder->config().vocab_size,
+                            .params = asked.data(),
+                            .results = drawn.data()},
+                           stream_));
   std::vector<scheduler::RowResult> results;
   Sampled sampled{.step = plan.id, .tokens = {}};
-  const float* next = logits.data();
+  size_t next = 0;
   for (const scheduler::PlanRow& row : plan.rows) {
-    results.push_back(SampleRow(row, next));
-    if (row.sample.has_value()) next += config.vocab_size;
-    const std::vector<scheduler::SampledToken>& tokens = results.back().tokens;
-    sampled.tokens.push_back(tokens.empty() ? -1 : tokens.back().token);
+    scheduler::RowResult& result = results.emplace_back();
+    result.task = row.task;
+    if (row.sample.has_value()) AddSampled(drawn[next++], &result);
+    sampled.tokens.push_back(result.tokens.empty() ? -1 : result.tokens.back().token);
   }
   recent_.push_back(std::move(sampled));
   if (recent_.size() > kRememberedSteps) recent_.pop_front();
   return results;
-}
-
-scheduler::RowResult StepRunner::SampleRow(const scheduler::PlanRow& row,
-                                           const float* logits) const {
-  scheduler::RowResult result{.task = row.task};
-  if (!row.sample.has_value()) return result;
-  const scheduler::SamplingParams& params = row.sample->params;
-  const auto width = static_cast<size_t>(parts_.decoder->config().vocab_size);
-  const kernels::Sample sample = kernels::SampleToken(
-      absl::MakeConstSpan(logits, width), {.temperature = params.temperature,
-                                           .top_p = params.top_p,
-                                           .top_k = params.top_k,
-                                           .seed = params.seed,
-                                           .index = static_cast<uint64_t>(row.sample->index),
-                                           .top_logprobs = params.top_logprobs});
-  if (!sample.finite) {
-    result.numerical_error = true;
-    return result;
-  }
-  scheduler::SampledToken& token = result.tokens.emplace_back();
-  token.token = sample.token;
-  token.logprob = sample.logprob;
-  for (const auto& [id, logprob] : sample.top) token.top.push_back({id, logprob});
-  return result;
 }
 
 }  // namespace triptych::engine

@@ -49,7 +49,9 @@ class StepRunner {
   std::vector<scheduler::RowResult> RunRows(const scheduler::StepPlan& plan);
   scheduler::ExportResult Export(const scheduler::ExportSpec& spec, absl::Span<uint8_t> bytes);
   int32_t TokenOf(const scheduler::SampledBy& source) const;
-  scheduler::RowResult SampleRow(const scheduler::PlanRow& row, const float* logits) const;
+  // `logits` [rows that sample, vocab_size].
+  std::vector<scheduler::RowResult> Sample(const scheduler::StepPlan& plan,
+                                           const std::vector<float>& logits);
 
   Parts parts_;
   const kernels::Stream stream_;

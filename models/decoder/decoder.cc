@@ -125,56 +125,52 @@ void Decoder::GatherInputs(absl::Span<const DecoderRow> rows, const KvPools& kv)
   }
 }
 
-void Decoder::AppendKv(const KvPools& kv, int layer, const kernels::Stream& stream) {
-  const int64_t width = qkv_width();
-  const int64_t k_column = int64_t{config_.num_attention_heads} * config_.head_dim;
-  const int64_t v_column = k_column + int64_t{config_.num_kv_heads} * config_.head_dim;
-  CHECK_OK(kernels::RopeAppend({.q = qkv_.data(),
-                                .k = qkv_.data() + k_column,
-                                .v = qkv_.data() + v_column,
-                                .q_stride = width,
-                                .k_stride = width,
-                                .v_stride = width,
-                                .positions = positions_.data(),
-                                .slots = slots_.data(),
-                                .pages = kv.layers[layer],
-                                .num_blocks = kv.num_blocks,
-                                .layout = kv.layout,
-                                .tokens = tokens_,
-                                .heads = config_.num_attention_heads,
-                                .table = &rope_},
-                               stream));
+absl::Status Decoder::PlanAttention(absl::Span<const DecoderRow> rows, const KvPools& kv,
+                                    const kernels::Stream& stream) {
+  query_begin_.assign(1, 0);
+  page_begin_.assign(1, 0);
+  first_token_.clear();
+  pages_.clear();
+  for (const DecoderRow& row : rows) {
+    query_begin_.push_back(query_begin_.back() + static_cast<int32_t>(row.token_ids.size()));
+    first_token_.push_back(row.first_token);
+    pages_.insert(pages_.end(), row.pages.begin(), row.pages.end());
+    page_begin_.push_back(static_cast<int32_t>(pages_.size()));
+  }
+  const kernels::AttentionRows::Arrays arrays = {query_begin_.data(), first_token_.data(),
+                                                 page_begin_.data(), pages_.data()};
+  return plan_.Make({.rows = static_cast<int32_t>(rows.size()),
+                     .tokens = tokens_,
+                     .pages = static_cast<int64_t>(pages_.size()),
+                     .host = arrays,
+                     .device = arrays},
+                    kv.layout, kv.num_blocks, config_.num_attention_heads, stream);
 }
 
-void Decoder::RunLayer(absl::Span<const DecoderRow> rows, const KvPools& kv, int index,
-                       const kernels::Stream& stream) {
+void Decoder::RunLayer(const KvPools& kv, int index, const kernels::Stream& stream) {
   const Layer& layer = layers_[index];
   NormRows(x_.data(), layer.input_norm, config_.rms_norm_eps, tokens_, normed_.data(), stream);
   Apply(layer.qkv, {.x = normed_.data(), .rows = tokens_, .y = qkv_.data()}, stream);
-  AppendKv(kv, index, stream);
-  std::vector<kernels::AttentionRow> ranges;
-  int64_t at = 0;
-  for (const DecoderRow& row : rows) {
-    const auto count = static_cast<int32_t>(row.token_ids.size());
-    ranges.push_back({at, row.first_token, count, row.pages});
-    at += count;
-  }
-  CHECK_OK(kernels::PagedAttention(
-      {.q = qkv_.data(),
-       .q_stride = qkv_width(),
-       .out = attention_.data(),
-       .out_stride = int64_t{config_.num_attention_heads} * config_.head_dim,
-       .heads = config_.num_attention_heads,
-       .pool = kv.layers[index],
-       .num_blocks = kv.num_blocks,
-       .layout = kv.layout,
-       .rows = ranges},
-      stream));
+  CHECK_OK(kernels::AppendAndAttend({.qkv = qkv_.data(),
+                                     .out = attention_.data(),
+                                     .heads = config_.num_attention_heads,
+                                     .pool = kv.layers[index],
+                                     .num_blocks = kv.num_blocks,
+                                     .layout = kv.layout,
+                                     .rope = &rope_,
+                                     .positions = positions_.data(),
+                                     .slots = slots_.data(),
+                                     .plan = &plan_},
+                                    stream));
   Apply(layer.output,
         {.x = attention_.data(), .rows = tokens_, .y = x_.data(), .residual = x_.data()}, stream);
   NormRows(x_.data(), layer.attention_norm, config_.rms_norm_eps, tokens_, normed_.data(), stream);
   Apply(layer.gate_up, {.x = normed_.data(), .rows = tokens_, .y = gate_up_.data()}, stream);
-  kernels::SwiGlu(gate_up_.data(), tokens_, config_.intermediate_size, inner_.data(), stream);
+  CHECK_OK(kernels::SwiGlu({.gate_up = gate_up_.data(),
+                            .out = inner_.data(),
+                            .rows = tokens_,
+                            .n = config_.intermediate_size},
+                           stream));
   Apply(layer.down, {.x = inner_.data(), .rows = tokens_, .y = x_.data(), .residual = x_.data()},
         stream);
 }
@@ -184,7 +180,8 @@ absl::Status Decoder::Step(absl::Span<const DecoderRow> rows, const KvPools& kv,
   for (const DecoderRow& row : rows) RETURN_IF_ERROR(CheckRow(row, kv));
   if (rows.empty()) return absl::OkStatus();
   GatherInputs(rows, kv);
-  for (int i = 0; i < config_.num_layers; ++i) RunLayer(rows, kv, i, stream);
+  RETURN_IF_ERROR(PlanAttention(rows, kv, stream));
+  for (int i = 0; i < config_.num_layers; ++i) RunLayer(kv, i, stream);
   const int64_t hidden = config_.hidden_size;
   int64_t end = 0, wanted = 0;
   for (const DecoderRow& row : rows) {

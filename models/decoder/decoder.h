@@ -10,11 +10,13 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/attention_plan.h"
 #include "kernels/kv_layout.h"
 #include "kernels/linear.h"
 #include "kernels/rope_append.h"
 #include "kernels/stream.h"
 #include "models/config/model_config.h"
+#include "models/layers/load_layers.h"
 #include "models/weights/checkpoint.h"
 
 namespace triptych::models {
@@ -63,7 +65,7 @@ class Decoder {
  private:
   struct Layer {
     std::vector<float> input_norm, attention_norm;
-    kernels::LinearWeights qkv, output, gate_up, down;
+    PackedLinear qkv, output, gate_up, down;
   };
 
   explicit Decoder(const ModelConfig& config) : config_(config) {}
@@ -72,9 +74,10 @@ class Decoder {
   // Inputs, positions and slots of all rows, one after another.
   void GatherInputs(absl::Span<const DecoderRow> rows, const KvPools& kv);
   void GatherRow(const DecoderRow& row, int64_t at, const KvPools& kv);
-  void AppendKv(const KvPools& kv, int layer, const kernels::Stream& stream);
-  void RunLayer(absl::Span<const DecoderRow> rows, const KvPools& kv, int layer,
-                const kernels::Stream& stream);
+  // The page tables of all rows, checked once for all layers.
+  absl::Status PlanAttention(absl::Span<const DecoderRow> rows, const KvPools& kv,
+                             const kernels::Stream& stream);
+  void RunLayer(const KvPools& kv, int layer, const kernels::Stream& stream);
   int64_t qkv_width() const {
     return int64_t{config_.num_attention_heads + 2 * config_.num_kv_heads} * config_.head_dim;
   }
@@ -83,12 +86,14 @@ class Decoder {
   std::vector<float> embeddings_;  // [vocab_size, hidden]
   std::vector<Layer> layers_;
   std::vector<float> final_norm_;
-  kernels::LinearWeights head_;
+  PackedLinear head_;
   kernels::RopeTable rope_;
   // Scratch of one step.
   int64_t tokens_ = 0;
   std::vector<float> x_, normed_, qkv_, attention_, gate_up_, inner_;
   std::vector<int32_t> positions_, slots_;
+  std::vector<int32_t> query_begin_, first_token_, page_begin_, pages_;
+  kernels::AttentionPlan plan_;
 };
 
 }  // namespace triptych::models

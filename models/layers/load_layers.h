@@ -15,6 +15,17 @@ namespace triptych::models {
 
 enum class HasBias { kNo, kYes };
 
+// A product's weights with the memory that they lie in.
+struct PackedLinear {
+  int64_t inputs = 0;
+  int64_t outputs = 0;
+  kernels::DType type = kernels::DType::kBFloat16;
+  std::vector<uint8_t> panels;
+  std::vector<float> bias;  // [outputs], or empty
+
+  kernels::LinearWeights weights() const;
+};
+
 // One matrix "<name>.weight" [outputs, ...] and its "<name>.bias" [outputs].
 struct LayerPart {
   std::string name;
@@ -23,14 +34,13 @@ struct LayerPart {
 
 // The parts below each other as one product of `inputs` inputs. Weights are BF16 or F32 and keep
 // their type. Errors as Checkpoint::Get; INVALID_ARGUMENT for another element type.
-absl::StatusOr<kernels::LinearWeights> LoadLinear(const Checkpoint& checkpoint,
-                                                  absl::Span<const LayerPart> parts, int64_t inputs,
-                                                  HasBias has_bias);
+absl::StatusOr<PackedLinear> LoadLinear(const Checkpoint& checkpoint,
+                                        absl::Span<const LayerPart> parts, int64_t inputs,
+                                        HasBias has_bias);
 
 // A matrix whose stored shape is `shape`, taken as [shape[0], the rest]; without a bias.
-absl::StatusOr<kernels::LinearWeights> LoadMatrix(const Checkpoint& checkpoint,
-                                                  const std::string& name,
-                                                  absl::Span<const int64_t> shape);
+absl::StatusOr<PackedLinear> LoadMatrix(const Checkpoint& checkpoint, const std::string& name,
+                                        absl::Span<const int64_t> shape);
 
 // A vector or matrix widened to float32, row-major.
 absl::StatusOr<std::vector<float>> LoadFloats(const Checkpoint& checkpoint, const std::string& name,

@@ -15,9 +15,9 @@ void NormRows(const float* x, const std::vector<float>& weight, float eps, int64
                             stream));
 }
 
-void Apply(const kernels::LinearWeights& weights, const kernels::LinearArgs& args,
+void Apply(const PackedLinear& weights, const kernels::LinearArgs& args,
            const kernels::Stream& stream) {
-  CHECK_OK(kernels::Linear(weights, args, stream));
+  CHECK_OK(kernels::Linear(weights.weights(), args, stream));
 }
 
 }  // namespace triptych::models

@@ -7,6 +7,7 @@
 
 #include "kernels/linear.h"
 #include "kernels/stream.h"
+#include "models/layers/load_layers.h"
 
 namespace triptych::models {
 
@@ -15,7 +16,7 @@ void NormRows(const float* x, const std::vector<float>& weight, float eps, int64
               const kernels::Stream& stream);
 
 // As kernels::Linear, whose arguments this code guarantees: an error is a CHECK.
-void Apply(const kernels::LinearWeights& weights, const kernels::LinearArgs& args,
+void Apply(const PackedLinear& weights, const kernels::LinearArgs& args,
            const kernels::Stream& stream);
 
 }  // namespace triptych::models

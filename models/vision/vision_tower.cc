@@ -8,10 +8,9 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "kernels/activation.h"
-#include "kernels/attention.h"
-#include "kernels/cpu_math.h"
 #include "kernels/rope_append_angle.h"
-#include "kernels/thread_pool.h"
+#include "kernels/rotate.h"
+#include "kernels/segment_attention.h"
 #include "models/layers/load_layers.h"
 #include "models/layers/row_ops.h"
 
@@ -20,7 +19,6 @@ namespace {
 
 constexpr float kEpsilon = 1e-6f;
 constexpr float kTheta = 10000.0f;
-constexpr int64_t kRowsPerPiece = 32;
 
 }  // namespace
 
@@ -63,9 +61,9 @@ absl::Status VisionTower::LoadBlock(const Checkpoint& checkpoint, int index) {
   return absl::OkStatus();
 }
 
-absl::Status VisionTower::Encode(const float* patches, absl::Span<const PatchGrid> grids,
+absl::Status VisionTower::Encode(const float* patches, absl::Span<const base::Grid> grids,
                                  float* out, const kernels::Stream& stream) {
-  for (const PatchGrid& grid : grids) {
+  for (const base::Grid& grid : grids) {
     if (grid.t < 1 || grid.h < 1 || grid.w < 1 || grid.h % config_.merge_size != 0 ||
         grid.w % config_.merge_size != 0) {
       return absl::InvalidArgumentError(absl::StrCat("grid ", grid.t, " x ", grid.h, " x ", grid.w,
@@ -73,7 +71,7 @@ absl::Status VisionTower::Encode(const float* patches, absl::Span<const PatchGri
                                                      config_.merge_size));
     }
   }
-  for (const PatchGrid& grid : grids) {
+  for (const base::Grid& grid : grids) {
     EncodeItem(patches, grid, out, stream);
     patches += grid.patches() * config_.patch_elements();
     out += TokensOf(grid) * config_.out_hidden_size;
@@ -81,7 +79,7 @@ absl::Status VisionTower::Encode(const float* patches, absl::Span<const PatchGri
   return absl::OkStatus();
 }
 
-void VisionTower::EncodeItem(const float* patches, const PatchGrid& grid, float* out,
+void VisionTower::EncodeItem(const float* patches, const base::Grid& grid, float* out,
                              const kernels::Stream& stream) {
   const WindowOrder order = OrderByWindow(grid, config_);
   const int64_t hidden = config_.hidden_size;
@@ -133,18 +131,14 @@ void VisionTower::PrepareRotation(const WindowOrder& order) {
 }
 
 void VisionTower::RotateQueriesAndKeys(const kernels::Stream& stream) {
-  const int head_dim = config_.head_dim(), half = head_dim / 2;
-  const int64_t pieces = (num_patches_ + kRowsPerPiece - 1) / kRowsPerPiece;
-  kernels::ParallelFor(stream.pool, pieces, [&](int64_t piece) {
-    const int64_t end = std::min(num_patches_, (piece + 1) * kRowsPerPiece);
-    for (int64_t patch = piece * kRowsPerPiece; patch < end; ++patch) {
-      float* row = &qkv_[patch * 3 * config_.hidden_size];
-      for (int head = 0; head < 2 * config_.num_heads; ++head) {
-        kernels::BestCpuMath().rotate(row + head * head_dim, &cosine_[patch * half],
-                                      &sine_[patch * half], half);
-      }
-    }
-  });
+  CHECK_OK(kernels::Rotate({.x = qkv_.data(),
+                            .x_stride = int64_t{3} * config_.hidden_size,
+                            .tokens = num_patches_,
+                            .heads = 2 * config_.num_heads,
+                            .head_dim = config_.head_dim(),
+                            .cosines = cosine_.data(),
+                            .sines = sine_.data()},
+                           stream));
 }
 
 void VisionTower::RunBlock(int index, const WindowOrder& order, const kernels::Stream& stream) {
@@ -155,17 +149,22 @@ void VisionTower::RunBlock(int index, const WindowOrder& order, const kernels::S
   NormRows(x_.data(), block.norm1, kEpsilon, rows, normed_.data(), stream);
   Apply(block.qkv, {.x = normed_.data(), .rows = rows, .y = qkv_.data()}, stream);
   RotateQueriesAndKeys(stream);
-  CHECK_OK(kernels::SegmentAttention({.qkv = qkv_.data(),
-                                      .out = attention_.data(),
-                                      .heads = config_.num_heads,
-                                      .head_dim = config_.head_dim(),
-                                      .ends = whole_frames ? order.frame_ends : order.window_ends},
-                                     stream));
+  CHECK_OK(kernels::SegmentAttention(
+      {.qkv = qkv_.data(),
+       .out = attention_.data(),
+       .heads = config_.num_heads,
+       .head_dim = config_.head_dim(),
+       .offsets = whole_frames ? order.frame_offsets : order.window_offsets},
+      stream));
   Apply(block.projection,
         {.x = attention_.data(), .rows = rows, .y = x_.data(), .residual = x_.data()}, stream);
   NormRows(x_.data(), block.norm2, kEpsilon, rows, normed_.data(), stream);
   Apply(block.gate_up, {.x = normed_.data(), .rows = rows, .y = gate_up_.data()}, stream);
-  kernels::SwiGlu(gate_up_.data(), rows, config_.intermediate_size, inner_.data(), stream);
+  CHECK_OK(kernels::SwiGlu({.gate_up = gate_up_.data(),
+                            .out = inner_.data(),
+                            .rows = rows,
+                            .n = config_.intermediate_size},
+                           stream));
   Apply(block.down, {.x = inner_.data(), .rows = rows, .y = x_.data(), .residual = x_.data()},
         stream);
 }
@@ -175,7 +174,7 @@ void VisionTower::Merge(const WindowOrder& order, float* out, const kernels::Str
   const int64_t width = config_.out_hidden_size;
   NormRows(x_.data(), merger_norm_, kEpsilon, num_patches_, normed_.data(), stream);
   Apply(merger_first_, {.x = normed_.data(), .rows = units, .y = attention_.data()}, stream);
-  kernels::Gelu(attention_.data(), units * merger_first_.outputs, stream);
+  CHECK_OK(kernels::Gelu({.x = attention_.data(), .count = units * merger_first_.outputs}, stream));
   std::vector<float> merged(units * width);
   Apply(merger_second_, {.x = attention_.data(), .rows = units, .y = merged.data()}, stream);
   for (int64_t i = 0; i < units; ++i) {

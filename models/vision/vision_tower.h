@@ -12,6 +12,7 @@
 #include "kernels/linear.h"
 #include "kernels/stream.h"
 #include "models/config/model_config.h"
+#include "models/layers/load_layers.h"
 #include "models/vision/window_order.h"
 #include "models/weights/checkpoint.h"
 
@@ -27,10 +28,10 @@ class VisionTower {
   // `patches` [sum of grids' patches, patch_elements], items one after another, the patches of a
   // merge unit adjacent; `out` [sum of TokensOf, out_hidden_size], in reading order.
   // INVALID_ARGUMENT: a grid that is empty or no multiple of the merge size.
-  absl::Status Encode(const float* patches, absl::Span<const PatchGrid> grids, float* out,
+  absl::Status Encode(const float* patches, absl::Span<const base::Grid> grids, float* out,
                       const kernels::Stream& stream);
 
-  int64_t TokensOf(const PatchGrid& grid) const {
+  int64_t TokensOf(const base::Grid& grid) const {
     return grid.patches() / (config_.merge_size * config_.merge_size);
   }
   const VisionConfig& config() const { return config_; }
@@ -38,7 +39,7 @@ class VisionTower {
  private:
   struct Block {
     std::vector<float> norm1, norm2;
-    kernels::LinearWeights qkv, projection, gate_up, down;
+    PackedLinear qkv, projection, gate_up, down;
   };
 
   explicit VisionTower(const VisionConfig& config) : config_(config) {}
@@ -47,16 +48,16 @@ class VisionTower {
   void PrepareRotation(const WindowOrder& order);
   void RotateQueriesAndKeys(const kernels::Stream& stream);
   void RunBlock(int index, const WindowOrder& order, const kernels::Stream& stream);
-  void EncodeItem(const float* patches, const PatchGrid& grid, float* out,
+  void EncodeItem(const float* patches, const base::Grid& grid, float* out,
                   const kernels::Stream& stream);
   // Norm, merge, and the tokens back into reading order.
   void Merge(const WindowOrder& order, float* out, const kernels::Stream& stream);
 
   const VisionConfig config_;
-  kernels::LinearWeights patch_embedding_;
+  PackedLinear patch_embedding_;
   std::vector<Block> blocks_;
   std::vector<float> merger_norm_;
-  kernels::LinearWeights merger_first_, merger_second_;
+  PackedLinear merger_first_, merger_second_;
   // Scratch of one item.
   int64_t num_patches_ = 0;
   std::vector<float> x_, normed_, qkv_, attention_, gate_up_, inner_, cosine_, sine_;

@@ -6,7 +6,7 @@ namespace triptych::models {
 namespace {
 
 // One merge unit: its number in reading order and the positions of its patches, row-major.
-void AppendUnit(int32_t frame, int32_t y, int32_t x, const PatchGrid& grid, int merge,
+void AppendUnit(int32_t frame, int32_t y, int32_t x, const base::Grid& grid, int merge,
                 WindowOrder* order) {
   const int32_t units_high = grid.h / merge, units_wide = grid.w / merge;
   order->unit_at.push_back((frame * units_high + y) * units_wide + x);
@@ -20,7 +20,7 @@ void AppendUnit(int32_t frame, int32_t y, int32_t x, const PatchGrid& grid, int 
 
 }  // namespace
 
-WindowOrder OrderByWindow(const PatchGrid& grid, const VisionConfig& config) {
+WindowOrder OrderByWindow(const base::Grid& grid, const VisionConfig& config) {
   const int merge = config.merge_size;
   const int32_t side = config.window_size / merge / config.patch_size;  // units along a window
   const int32_t units_high = grid.h / merge, units_wide = grid.w / merge;
@@ -33,10 +33,10 @@ WindowOrder OrderByWindow(const PatchGrid& grid, const VisionConfig& config) {
             AppendUnit(frame, y, x, grid, merge, &order);
           }
         }
-        order.window_ends.push_back(static_cast<int32_t>(order.rows.size()));
+        order.window_offsets.push_back(static_cast<int32_t>(order.rows.size()));
       }
     }
-    order.frame_ends.push_back(static_cast<int32_t>(order.rows.size()));
+    order.frame_offsets.push_back(static_cast<int32_t>(order.rows.size()));
   }
   return order;
 }

@@ -20,9 +20,9 @@ constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 // Published tensors have at most 5 axes.
 constexpr size_t kMaxRank = 8;
 
-std::optional<DType> DTypeOf(const std::string& name) {
-  for (int i = 0; i <= static_cast<int>(DType::kFloat64); ++i) {
-    const auto dtype = static_cast<DType>(i);
+std::optional<TensorType> DTypeOf(const std::string& name) {
+  for (int i = 0; i <= static_cast<int>(TensorType::kFloat64); ++i) {
+    const auto dtype = static_cast<TensorType>(i);
     if (NameOf(dtype) == name) return dtype;
   }
   return std::nullopt;
@@ -42,7 +42,7 @@ std::optional<int64_t> AsSize(const json& value) {
 }
 
 // nullopt when an axis is no size or the product does not fit 63 bits.
-std::optional<int64_t> ByteSize(const json& shape, DType dtype, std::vector<int64_t>* axes) {
+std::optional<int64_t> ByteSize(const json& shape, TensorType dtype, std::vector<int64_t>* axes) {
   int64_t size = SizeOf(dtype);
   for (const json& axis : shape) {
     const std::optional<int64_t> length = AsSize(axis);
@@ -66,7 +66,7 @@ absl::StatusOr<TensorView> ParseTensor(absl::string_view name, const json& entry
     return Malformed(name, "no data_offsets");
   }
   TensorView view;
-  const std::optional<DType> dtype = DTypeOf(dtype_entry->get_ref<const std::string&>());
+  const std::optional<TensorType> dtype = DTypeOf(dtype_entry->get_ref<const std::string&>());
   if (!dtype.has_value()) return Malformed(name, "unknown dtype");
   view.dtype = *dtype;
   const std::optional<int64_t> size = ByteSize(*shape, *dtype, &view.shape);

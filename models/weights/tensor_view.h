@@ -10,7 +10,7 @@
 namespace triptych::models {
 
 // Element types of a safetensors file; bytes are little-endian.
-enum class DType {
+enum class TensorType {
   kBool,
   kUint8,
   kInt8,
@@ -27,14 +27,14 @@ enum class DType {
 };
 
 // Bytes of one element.
-int64_t SizeOf(DType dtype);
+int64_t SizeOf(TensorType dtype);
 // The format's own name, "BF16" for example.
-absl::string_view NameOf(DType dtype);
+absl::string_view NameOf(TensorType dtype);
 
 // Borrowed: valid as long as the file that it came from. `bytes` is row-major and may be aligned to
 // no more than one byte.
 struct TensorView {
-  DType dtype = DType::kFloat32;
+  TensorType dtype = TensorType::kFloat32;
   std::vector<int64_t> shape;
   const void* bytes = nullptr;
   int64_t size_bytes = 0;

@@ -12,6 +12,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/grid.h"
 #include "scheduler/plan/ids.h"
 
 namespace triptych::scheduler {
@@ -22,12 +23,7 @@ struct Position3 {
   friend bool operator==(const Position3&, const Position3&) = default;
 };
 
-// Grid of one item in patches before the merge.
-struct Grid {
-  int32_t t = 0, h = 0, w = 0;
-  int64_t patches() const { return int64_t{t} * h * w; }
-  friend bool operator==(const Grid&, const Grid&) = default;
-};
+using base::Grid;
 
 // temperature 0 is greedy. top_k 0 and top_p 1 switch those filters off.
 struct SamplingParams {

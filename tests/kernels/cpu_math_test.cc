@@ -58,7 +58,8 @@ TEST_CASE("CpuMath: a product is a chain of fused multiply-adds on every instruc
     const std::vector<float> a = RandomFloats(&random, rows * k), bias = RandomFloats(&random, n);
     const std::vector<uint16_t> b = ToBFloat16(RandomFloats(&random, n * k));
     const std::vector<float> residual = RandomFloats(&random, rows * n);
-    const LinearWeights packed = PackLinear({{b.data(), n}}, k, DType::kBFloat16);
+    std::vector<uint8_t> panels(PanelBytes(n, k, DType::kBFloat16));
+    PackPanels({{b.data(), n}}, k, DType::kBFloat16, absl::MakeSpan(panels), nullptr);
     std::vector<float> expected(rows * n);
     for (int64_t i = 0; i < rows * n; ++i) {
       float sum = 0;
@@ -71,7 +72,7 @@ TEST_CASE("CpuMath: a product is a chain of fused multiply-adds on every instruc
       std::vector<float> c = residual;
       variants.list[v]->gemm({.a = a.data(),
                               .a_stride = k,
-                              .panels = packed.panels.data(),
+                              .panels = panels.data(),
                               .k = k,
                               .rows = rows,
                               .columns = n,

@@ -10,7 +10,6 @@
 #include <cstring>
 #include <numeric>
 
-#include "kernels/sampling.h"
 #include "kernels/thread_pool.h"
 #include "models/weights/safetensors.h"
 #include "tests/models/reference_files.h"
@@ -21,6 +20,11 @@ namespace {
 
 std::vector<int32_t> ToInts(const std::vector<int64_t>& values) {
   return {values.begin(), values.end()};
+}
+
+// Lowest id of the largest logit.
+int32_t ArgMax(const std::vector<float>& logits) {
+  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
 // One reference prompt with the embeddings of its pictures.
@@ -175,7 +179,7 @@ TEST_CASE("Decoder: logits and greedy answers agree with the published implement
     CHECK(difference <= 1e-4f * largest);
     std::vector<int32_t> answer;
     while (answer.size() < prompt.greedy.size()) {
-      answer.push_back(kernels::ArgMax(logits));
+      answer.push_back(ArgMax(logits));
       Append(&prompt, answer.back());
       const auto total = static_cast<int32_t>(prompt.ids.size());
       logits = bench.Step({bench.Row(prompt, total - 1, total, 0)});

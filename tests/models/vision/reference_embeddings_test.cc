@@ -18,7 +18,7 @@ using nlohmann::json;
 // The items of `example` as the tower takes them: one video, or one item a picture.
 struct Items {
   std::vector<float> patches;
-  std::vector<PatchGrid> grids;
+  std::vector<base::Grid> grids;
 };
 
 Items ItemsOf(const ImageProcessor& processor, const json& example) {
@@ -62,7 +62,7 @@ TEST_CASE("VisionTower: the files of every reference case give its embeddings",
     const std::vector<float> expected = ToFloats(*golden->Get("image_embeds"));
     std::vector<float> out(expected.size());
     int64_t elements = 0;
-    for (const PatchGrid& grid : items.grids) {
+    for (const base::Grid& grid : items.grids) {
       elements += model.tower->TokensOf(grid) * model.config.vision.out_hidden_size;
     }
     REQUIRE(elements == static_cast<int64_t>(out.size()));

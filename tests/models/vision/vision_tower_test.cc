@@ -17,7 +17,7 @@ namespace {
 struct Case {
   std::vector<float> patches;
   std::vector<float> expected;
-  PatchGrid grid;
+  base::Grid grid;
 };
 
 Case ReadCase(const std::string& name) {
@@ -25,8 +25,8 @@ Case ReadCase(const std::string& name) {
   REQUIRE(file.ok());
   const std::vector<int64_t> grid = ToInt64s(*file->Get("grid_thw"));
   return {ToFloats(*file->Get("pixel_values")), ToFloats(*file->Get("image_embeds")),
-          PatchGrid{static_cast<int32_t>(grid[0]), static_cast<int32_t>(grid[1]),
-                    static_cast<int32_t>(grid[2])}};
+          base::Grid{static_cast<int32_t>(grid[0]), static_cast<int32_t>(grid[1]),
+                     static_cast<int32_t>(grid[2])}};
 }
 
 }  // namespace
@@ -61,7 +61,7 @@ TEST_CASE("VisionTower: company and threads do not change a bit", "[models][visi
 TEST_CASE("VisionTower: a grid that cannot be merged is refused", "[models][vision][hostile]") {
   const auto tower = LoadTower().tower;
   if (tower == nullptr) return;
-  const PatchGrid odd{1, 3, 4};
+  const base::Grid odd{1, 3, 4};
   CHECK(absl::IsInvalidArgument(tower->Encode(nullptr, {odd}, nullptr, {})));
 }
 

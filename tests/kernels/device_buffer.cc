@@ -1,4 +1,4 @@
-#include "tests/kernels/cuda/device_buffer.h"
+#include "tests/kernels/device_buffer.h"
 
 #include <catch2/catch.hpp>
 #include <cstdlib>
@@ -9,8 +9,6 @@
 #endif
 
 namespace triptych::kernels {
-namespace {
-
 std::vector<char> Encoded(DType dtype, const std::vector<float>& values) {
   std::vector<char> bytes(values.size() * SizeOf(dtype));
   for (size_t i = 0; i < values.size(); ++i) {
@@ -22,8 +20,6 @@ std::vector<char> Encoded(DType dtype, const std::vector<float>& values) {
   }
   return bytes;
 }
-
-}  // namespace
 
 #ifdef TRIPTYCH_HAS_CUDA
 bool IsAtHand(Device device) {

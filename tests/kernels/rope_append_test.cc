@@ -10,7 +10,7 @@
 #include <numeric>
 
 #include "kernels/rope_append_angle.h"
-#include "tests/kernels/cuda/device_buffer.h"
+#include "tests/kernels/device_buffer.h"
 #include "tests/support/skip.h"
 
 namespace triptych::kernels {

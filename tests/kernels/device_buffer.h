@@ -40,6 +40,7 @@ class DeviceBuffer {
   }
 
   void* get() const { return memory_; }
+  int64_t bytes() const { return bytes_; }
   template <typename T>
   T* as() const {
     return static_cast<T*>(memory_);
@@ -53,6 +54,9 @@ class DeviceBuffer {
   int64_t bytes_;
   void* memory_ = nullptr;
 };
+
+// Values as the bytes of a dtype, rounded.
+std::vector<char> Encoded(DType dtype, const std::vector<float>& values);
 
 // Values as a dtype stores them: made from float32 with rounding, read back as float32.
 class StoredValues {

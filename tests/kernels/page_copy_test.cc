@@ -9,7 +9,7 @@
 #include <memory>
 #include <numeric>
 
-#include "tests/kernels/cuda/device_buffer.h"
+#include "tests/kernels/device_buffer.h"
 #include "tests/support/skip.h"
 
 namespace triptych::kernels {

@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "kernels/thread_pool.h"
-#include "tests/kernels/cuda/device_buffer.h"
+#include "tests/kernels/device_buffer.h"
 #include "tests/support/skip.h"
 
 namespace triptych::kernels {

@@ -1,0 +1,33 @@
+#pragma once
+
+// What the CUDA side of an op needs beside its arguments: a stream, the handle of the matrix
+// library and its scratch memory, and what is known of the device. Pointers are opaque here, so
+// that no header of kernels/ needs CUDA. Made once for each stream by whoever owns the device; one
+// thread at a time.
+
+#include <cstdint>
+
+#include "kernels/stream.h"
+
+namespace triptych::kernels {
+
+// Algorithms that a search at start found for matrix shapes; belongs to the CUDA side of `linear`.
+struct GemmChoices;
+
+struct CudaContext {
+  void* stream = nullptr;          // cudaStream_t
+  void* cublaslt = nullptr;        // cublasLtHandle_t
+  void* scratch = nullptr;         // the library's, on the device
+  int64_t scratch_bytes = 0;       //
+  int device = 0;                  // ordinal
+  int sm_count = 0;                // of the device
+  GemmChoices* choices = nullptr;  // null: the library's own first choice
+  bool pdl = false;                // launch with programmatic dependencies
+};
+
+// The cudaStream_t of a stream.
+inline void* CudaStreamOf(const Stream& stream) {
+  return stream.cuda == nullptr ? nullptr : stream.cuda->stream;
+}
+
+}  // namespace triptych::kernels
