@@ -14,7 +14,7 @@ set(TRIPTYCH_NVCC_FLAGS -std=c++20 -O3 -lineinfo -gencode=arch=compute_90a,code=
 # Sources of others, fetched by cmake/fetch_cuda_sources.sh. Their headers are instantiated in our
 # files, so a file that includes them has flags of its own: what they need, and no warnings.
 set(CUDA_SOURCES ${CMAKE_SOURCE_DIR}/build-tools/cuda-sources)
-set(LIBRARY_FLAGS -std=c++20 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a --disable-warnings
+set(LIBRARY_FLAGS -std=c++20 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a -DNDEBUG --disable-warnings
     -Xcompiler=-w,-fPIC --expt-relaxed-constexpr --expt-extended-lambda
     -static-global-template-stub=false -I${CMAKE_SOURCE_DIR})
 set(FLASHINFER_FLAGS ${LIBRARY_FLAGS})
@@ -35,6 +35,9 @@ foreach(source IN LISTS KERNEL_CUDA_SOURCES)
   get_filename_component(name ${source} NAME)
   set(flags ${TRIPTYCH_NVCC_FLAGS})
   set(pool)
+  if(name STREQUAL "attention.cu" AND EXISTS ${CUDA_SOURCES}/complete)
+    list(APPEND flags -DTRIPTYCH_PREFILL_ATTENTION)
+  endif()
   if(LIBRARY_OF_${name})
     if(NOT EXISTS ${CUDA_SOURCES}/complete)
       message(STATUS "kernels: no ${CUDA_SOURCES}, so without ${name}")

@@ -15,9 +15,15 @@ inline bool IsActivation(base::DType type) {
 }
 
 // `error` is the cudaError_t of the launch, 0 when it went well. CUDA reports what an earlier
-// operation did at the next call, so the name of the op is a hint and not a verdict.
+// operation did at the next call, so the name of the op is a hint and not a verdict. A CUDA side
+// answers cudaErrorNotSupported for types and sizes that it has no kernel for.
 inline absl::Status CudaStatus(const char* op, int error) {
+  constexpr int kNotSupported = 801;
   if (error == 0) return absl::OkStatus();
+  if (error == kNotSupported) {
+    return absl::UnimplementedError(
+        absl::StrCat(op, ": no kernel of the CUDA side for these types or sizes"));
+  }
   return absl::InternalError(
       absl::StrCat(op, ": CUDA error ", error, ", of this or an earlier operation"));
 }

@@ -283,6 +283,50 @@ TEST_CASE("Gumbel: every instruction set has the bits of the definition, and its
   }
 }
 
+// The arithmetic is the same on both devices, operation by operation: a request that moves between
+// them keeps its draws.
+TEST_CASE("Sample: CUDA draws the tokens that the CPU draws", "[kernels][sampling][gpu]") {
+  if (!IsAtHand(Device::kCuda)) return testing::SkipTest("no GPU");
+  Bench cpu(Device::kCpu), cuda(Device::kCuda);
+  std::mt19937 generator(21);
+  for (const int64_t vocab : {int64_t{1088}, int64_t{5003}, int64_t{152064}}) {
+    constexpr size_t kRows = 24;
+    for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+      const std::vector<float> logits =
+          RandomValues(&generator, kRows * vocab, dtype, vocab > 100000 ? 12 : 5);
+      std::vector<SampleRow> rows(kRows);
+      for (size_t i = 0; i < kRows; ++i) {
+        rows[i] = {.temperature = 0.5f + 0.1f * static_cast<float>(i % 9),
+                   .top_p = i % 3 == 0 ? 1.0f : 0.5f + 0.03f * static_cast<float>(i % 15),
+                   .min_p = i % 5 == 4 ? 0.05f : 0,
+                   .repetition_penalty = 1.1f,
+                   .frequency_penalty = 0.3f,
+                   .top_k = i % 4 == 1 ? 40 : 0,
+                   .top_logprobs = i % 6 == 0 ? static_cast<int32_t>(i) : -1,
+                   .seed = 99,
+                   .index = i,
+                   .bias_end = 2,
+                   .count_end = 2};
+      }
+      const Lists lists{.biases = {{7, 1.5f}, {int32_t(vocab - 1), -kInfinity}},
+                        .counts = {{3, 2, 1}, {int32_t(vocab - 2), 0, 1}}};
+      const auto want = Run(cpu, dtype, logits, vocab, rows, lists);
+      const auto got = Run(cuda, dtype, logits, vocab, rows, lists);
+      for (size_t i = 0; i < kRows; ++i) {
+        INFO(vocab << " words, " << DTypeName(dtype) << ", row " << i);
+        CHECK(got[i].error == 0);
+        CHECK(got[i].id == want[i].id);
+        CHECK(got[i].logprob == Approx(want[i].logprob).epsilon(1e-5));
+        REQUIRE(got[i].top_count == want[i].top_count);
+        for (int k = 0; k < want[i].top_count; ++k) {
+          CHECK(got[i].top_ids[k] == want[i].top_ids[k]);
+          CHECK(got[i].top_logprobs[k] == Approx(want[i].top_logprobs[k]).epsilon(1e-5));
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("Sample: refuses what it cannot run", "[kernels][sampling]") {
   const float logits[2] = {};
   const SampleRow row;

@@ -13,9 +13,13 @@ struct Shape {
   std::vector<int32_t> offsets;
 };
 
-const Shape kShapes[] = {{1, 8, {0, 1}},       {2, 80, {0, 64, 64, 100, 117}},
-                         {3, 64, {0, 5, 210}}, {2, 44, {0, 16, 32, 33}},
-                         {1, 64, {0}},         {4, 80, {0, 784}}};
+const Shape kShapes[] = {{1, 8, {0, 1}},
+                         {2, 80, {0, 64, 64, 100, 117}},
+                         {3, 64, {0, 5, 210}},
+                         {2, 44, {0, 16, 32, 33}},
+                         {1, 64, {0}},
+                         {4, 80, {0, 784}},
+                         {16, 80, {0, 130, 131, 259}}};
 
 double Tolerance(DType dtype) { return dtype == DType::kFloat32 ? 1e-5 : 1e-2; }
 
@@ -66,6 +70,8 @@ TEMPLATE_TEST_CASE("SegmentAttention: agrees with float64", "[kernels]", EVERY_D
   Bench bench(TestType::kDevice);
   for (DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     for (const Shape& shape : kShapes) {
+      // A GPU serves bfloat16 alone, and heads of whole vectors.
+      if (!bench.cpu() && (dtype == DType::kFloat32 || shape.head_dim % 8 != 0)) continue;
       INFO(DTypeName(dtype) << ", head_dim " << shape.head_dim << ", " << shape.offsets.back());
       std::mt19937 generator(static_cast<unsigned>(shape.head_dim));
       const int64_t count = int64_t{3} * shape.offsets.back() * shape.heads * shape.head_dim;
@@ -80,13 +86,14 @@ TEMPLATE_TEST_CASE("SegmentAttention: a NaN stays in its segment and spoils it",
   SKIP_WITHOUT(TestType);
   Bench bench(TestType::kDevice);
   const Shape shape{2, 64, {0, 20, 50, 70}};
+  const DType dtype = bench.cpu() ? DType::kFloat32 : DType::kBFloat16;
   for (int part = 0; part < 3; ++part) {  // In Q, in K, in V.
     INFO("part " << part);
     std::mt19937 generator(4);
     const int64_t width = 128, token = 33;
-    std::vector<float> qkv = RandomValues(&generator, 70 * 3 * width, DType::kFloat32);
+    std::vector<float> qkv = RandomValues(&generator, 70 * 3 * width, dtype);
     qkv[(token * 3 + part) * width + 5] = std::numeric_limits<float>::quiet_NaN();
-    const std::vector<float> out = Run(bench, DType::kFloat32, shape, qkv);
+    const std::vector<float> out = Run(bench, dtype, shape, qkv);
     int leaked = 0, missed = 0;
     for (int64_t i = 0; i < 70; ++i) {
       const bool seen = part == 0 ? i == token : i >= 20 && i < 50;
