@@ -1,4 +1,4 @@
-// How close the three memory-bound ops come to a plain device copy. Every figure counts bytes read
+// How close the memory-bound ops come to a plain device copy. Every figure counts bytes read
 // plus bytes written; sets of buffers are rotated so that nothing stays in the L2 cache.
 // Usage: bench_kernels OUT.json
 
@@ -11,12 +11,17 @@
 #include <string>
 #include <vector>
 
+#include "base/bfloat16.h"
 #include "base/check.h"
 #include "bench/gpu/timed_graph.h"
+#include "kernels/activation.h"
+#include "kernels/checksum.h"
 #include "kernels/cuda_context.h"
 #include "kernels/page_copy.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope_append.h"
+#include "kernels/rotate.h"
+#include "kernels/sample.h"
 
 namespace triptych::bench {
 namespace {
@@ -224,6 +229,90 @@ void BenchRopeAppend(int64_t tokens, Results* results) {
   for (char* memory : pages) CheckCuda(cudaFree(memory), "free");
 }
 
+void BenchSwiGlu(int64_t rows, int64_t n, Results* results) {
+  std::vector<char*> in, out;
+  for (int i = 0; i < kSets; ++i) {
+    in.push_back(RandomMemory(rows * n * 4));
+    out.push_back(RandomMemory(rows * n * 2));
+  }
+  const Timing timing = TimeGraph(kSets, kReplays, [&](cudaStream_t stream, int i) {
+    CHECK_OK(kernels::SwiGlu(
+        {.gate_up = in[i], .out = out[i], .rows = rows, .n = n, .dtype = DType::kBFloat16},
+        On(stream)));
+  });
+  results->Add("swiglu bf16 [" + std::to_string(rows) + ", " + std::to_string(n) + "]", timing,
+               rows * n * 6);
+  for (const auto& set : {in, out}) {
+    for (char* memory : set) CheckCuda(cudaFree(memory), "free");
+  }
+}
+
+void BenchRotate(int64_t tokens, Results* results) {
+  constexpr int kHeads = 32, kHeadDim = 80;
+  std::vector<char*> qkv;
+  for (int i = 0; i < kSets; ++i) qkv.push_back(RandomMemory(tokens * 3840 * 2));
+  const auto* angles = reinterpret_cast<const float*>(RandomMemory(tokens * kHeadDim * 2));
+  const Timing timing = TimeGraph(kSets, kReplays, [&](cudaStream_t stream, int i) {
+    CHECK_OK(kernels::Rotate({.x = qkv[i],
+                              .x_stride = 3840,
+                              .tokens = tokens,
+                              .heads = kHeads,
+                              .head_dim = kHeadDim,
+                              .cosines = angles,
+                              .sines = angles,
+                              .dtype = DType::kBFloat16},
+                             On(stream)));
+  });
+  results->Add("rotate bf16 " + std::to_string(tokens) + " tokens, 32 heads of 80 in rows of 3840",
+               timing, 2 * tokens * kHeads * kHeadDim * 2);
+  for (char* memory : qkv) CheckCuda(cudaFree(memory), "free");
+}
+
+void BenchChecksum(int64_t bytes, Results* results) {
+  std::vector<char*> data;
+  for (int i = 0; i < kSets; ++i) data.push_back(RandomMemory(bytes));
+  auto* sums = reinterpret_cast<uint64_t*>(RandomMemory(kSets * 8));
+  const Timing timing = TimeGraph(kSets, kReplays, [&](cudaStream_t stream, int i) {
+    CHECK_OK(
+        kernels::Checksum({.data = data[i], .bytes = bytes, .checksum = sums + i}, On(stream)));
+  });
+  results->Add("checksum " + std::to_string(bytes / kMiB) + " MiB", timing, bytes);
+  for (char* memory : data) CheckCuda(cudaFree(memory), "free");
+}
+
+// Logits of 64 rows that are normally distributed, as bf16.
+std::vector<uint16_t> NormalLogits(int64_t count, float deviation) {
+  std::mt19937 generator(6);
+  std::normal_distribution<float> normal(0, deviation);
+  std::vector<uint16_t> some(1000003), all(count);
+  for (uint16_t& value : some) value = base::ToBFloat16(normal(generator)).bits;
+  for (int64_t i = 0; i < count; ++i) all[i] = some[i % some.size()];
+  return all;
+}
+
+void BenchSample(const std::string& name, float deviation, const kernels::SampleRow& params,
+                 Results* results) {
+  constexpr int64_t kRows = 64, kVocab = 152064;
+  const std::vector<uint16_t> logits = NormalLogits(kRows * kVocab, deviation);
+  std::vector<uint16_t*> sets;
+  for (int i = 0; i < kSets; ++i) sets.push_back(Uploaded(logits));
+  std::vector<kernels::SampleRow> rows(kRows, params);
+  for (int64_t i = 0; i < kRows; ++i) rows[i].index = static_cast<uint64_t>(i);
+  const kernels::SampleRow* device_rows = Uploaded(rows);
+  auto* answers = Uploaded(std::vector<kernels::SampleResult>(kRows));
+  const Timing timing = TimeGraph(kSets, kReplays, [&](cudaStream_t stream, int i) {
+    CHECK_OK(kernels::Sample({.logits = sets[i],
+                              .rows = kRows,
+                              .vocab = kVocab,
+                              .params = device_rows,
+                              .results = answers,
+                              .dtype = DType::kBFloat16},
+                             On(stream)));
+  });
+  results->Add("sample 64 x 152064, " + name, timing, kRows * kVocab * 2);
+  for (uint16_t* memory : sets) CheckCuda(cudaFree(memory), "free");
+}
+
 int Run(const char* path) {
   cudaDeviceProp properties;
   CheckCuda(cudaGetDeviceProperties(&properties, 0), "device");
@@ -240,6 +329,16 @@ int Run(const char* path) {
   BenchRmsNorm(64, 3584, true, &results);
   BenchRopeAppend(8192, &results);
   BenchRopeAppend(64, &results);
+  BenchSwiGlu(4096, 18944, &results);
+  BenchSwiGlu(43808, 3456, &results);
+  BenchRotate(43808, &results);
+  BenchChecksum(64 * kMiB, &results);
+  BenchSample("greedy", 3, {}, &results);
+  BenchSample("temperature 1", 3, {.temperature = 1}, &results);
+  BenchSample("top-p 0.9, deviation 3", 3, {.temperature = 1, .top_p = 0.9f}, &results);
+  BenchSample("top-p 0.9, deviation 0.5", 0.5f, {.temperature = 1, .top_p = 0.9f}, &results);
+  BenchSample("top-k 50, top-p 0.9", 3, {.temperature = 1, .top_p = 0.9f, .top_k = 50}, &results);
+  BenchSample("greedy, 20 log probabilities", 3, {.top_logprobs = 20}, &results);
   BenchCopy("copy 64 MiB again", &results);
   return results.Write(path, properties.name) ? 0 : 1;
 }
