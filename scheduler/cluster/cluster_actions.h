@@ -25,9 +25,13 @@ struct ToGateway {
   SchedulerToGateway message;
 };
 
-// Close the stream of this peer: it is silent, or it obeys a higher scheduler.
+// Close the stream of this peer, if it has one.
 struct DropPeer {
   Incarnation peer;
+  enum class Why : uint8_t {
+    kLost,      // for ever: everybody is to be told, and a worker of this incarnation to be refused
+    kAskAgain,  // this scheduler takes a higher term: the peer shall say hello again
+  } why = Why::kLost;
 };
 
 using ClusterAction = std::variant<ToWorker, ToGateway, DropPeer>;
@@ -77,6 +81,8 @@ struct ClusterSnapshot {
   int64_t admitted = 0;
   int64_t restarts = 0;
   int64_t workers_lost = 0;
+  int64_t streams_lost = 0;  // of peers that were not given up by then
+  int64_t cut_offs = 0;      // times that most peers went missing at once
 };
 
 }  // namespace triptych::scheduler

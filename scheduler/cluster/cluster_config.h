@@ -30,9 +30,17 @@ struct ClusterConfig {
   int64_t encoder_backlog_patches = 32 << 10;
   int64_t prefill_backlog_tokens = 16 << 10;
 
+  // A peer whose stream breaks may come back with its work for so long; one whose stream is open
+  // but silent, for the longer time. Then it is lost. Nothing new is placed on one that is missing:
+  // it has no stream, or has missed ten reports.
+  base::Duration reconnect_grace = std::chrono::milliseconds(700);
   base::Duration silent_after = std::chrono::milliseconds(2500);
+  base::Duration quiet_after = std::chrono::milliseconds(1000);
   base::Duration tick = std::chrono::milliseconds(100);  // how often silence and graces are checked
   base::Duration recovery_wait = std::chrono::seconds(3);
+  // Recovery of a cluster in which nobody has ever obeyed a scheduler: peers of an earlier one dial
+  // twice a second at least, and would have come by then.
+  base::Duration fresh_wait = std::chrono::seconds(1);
   // Requests wait this long for a role that no worker has: for a worker that was killed to be
   // started again, even after a back-off.
   base::Duration role_grace = std::chrono::seconds(5);

@@ -25,10 +25,11 @@ Worker* ClusterScheduler::FindWorker(Incarnation incarnation) {
 
 void ClusterScheduler::BeginWatch(base::TimePoint now) {
   if (next_tick_ == base::kNever) next_tick_ = now + config_.tick;
-  if (recovering_ && recovery_ends_ == base::kNever) recovery_ends_ = now + config_.recovery_wait;
+  if (first_hello_ == base::kNever) first_hello_ = now;
 }
 
 void ClusterScheduler::SeeHighest(const SchedulerId& highest, base::TimePoint now) {
+  if (highest.term > 0) all_fresh_ = false;
   if (highest == id_) return;
   if (recovering_) {
     if (highest.term >= id_.term) id_.term = highest.term + 1;
@@ -39,8 +40,9 @@ void ClusterScheduler::SeeHighest(const SchedulerId& highest, base::TimePoint no
 }
 
 void ClusterScheduler::StepDown(base::TimePoint now) {
-  for (const auto& [incarnation, worker] : workers_) actions_.emplace_back(DropPeer{incarnation});
-  for (const auto& [incarnation, gateway] : gateways_) actions_.emplace_back(DropPeer{incarnation});
+  constexpr auto kWhy = DropPeer::Why::kAskAgain;
+  for (const auto& [peer, worker] : workers_) actions_.emplace_back(DropPeer{peer, kWhy});
+  for (const auto& [peer, gateway] : gateways_) actions_.emplace_back(DropPeer{peer, kWhy});
   requests_.clear();
   tasks_.clear();
   workers_.clear();
@@ -50,9 +52,9 @@ void ClusterScheduler::StepDown(base::TimePoint now) {
   reopenings_.clear();
   awaited_peers_.clear();
   queued_ = QueueCost();
-  gateway_reported_ = false;
+  peers_named_ = false;
   recovering_ = true;
-  recovery_ends_ = now + config_.recovery_wait;
+  first_hello_ = now;
 }
 
 void ClusterScheduler::OnWorkerConnected(const WorkerHello& hello, base::TimePoint now) {
@@ -70,7 +72,8 @@ void ClusterScheduler::OnWorkerConnected(const WorkerHello& hello, base::TimePoi
     worker->view.ledger.Restart(FreeOf(hello.report));
     ForgetSequences(worker.get());
   }
-  worker->last_heard = now;
+  worker->presence.Connect(now);
+  worker->view.missing = false;
   const bool told_to_drain = worker->view.draining;
   worker->view.draining = told_to_drain || hello.draining;
   if (told_to_drain && !hello.draining) Send(worker.get(), DrainWorker{});
@@ -89,7 +92,7 @@ void ClusterScheduler::OnGatewayConnected(const GatewayHello& hello, base::TimeP
   Gateway& gateway = gateways_[hello.incarnation];
   gateway.hello = hello;
   gateway.hello.live.clear();
-  gateway.last_heard = now;
+  gateway.presence.Connect(now);
   std::set<RequestId> live;
   for (const SubmitRequest& submit : hello.live) live.insert(submit.request);
   const std::set<RequestId> known = gateway.requests;
@@ -99,9 +102,10 @@ void ClusterScheduler::OnGatewayConnected(const GatewayHello& hello, base::TimeP
   for (const SubmitRequest& submit : hello.live) {
     if (submit.request.gateway == hello.incarnation) Submit(submit, Submission::kAgain, now);
   }
-  gateway_reported_ = true;
   awaited_peers_.erase(hello.incarnation);
   for (Incarnation peer : hello.known_peers) {
+    if (!recovering_) break;
+    peers_named_ = true;
     if (!workers_.contains(peer) && !gateways_.contains(peer)) awaited_peers_.insert(peer);
   }
   TellMembership();
@@ -109,11 +113,30 @@ void ClusterScheduler::OnGatewayConnected(const GatewayHello& hello, base::TimeP
   Place(now);
 }
 
+void ClusterScheduler::OnPeerDisconnected(Incarnation peer, base::TimePoint now) {
+  if (Worker* worker = FindWorker(peer); worker != nullptr && worker->presence.connected()) {
+    worker->presence.disconnected_at = now;
+    worker->view.missing = true;
+    ++totals_.streams_lost;
+  }
+  auto gateway = gateways_.find(peer);
+  if (gateway != gateways_.end() && gateway->second.presence.connected()) {
+    gateway->second.presence.disconnected_at = now;
+    ++totals_.streams_lost;
+  }
+}
+
 void ClusterScheduler::OnPeerLost(Incarnation peer, base::TimePoint now) {
-  awaited_peers_.erase(peer);
+  if (recovering_) awaited_peers_.erase(peer);
+  GiveUp(peer, now);
+  CheckRecovery(now);
+  Place(now);
+}
+
+void ClusterScheduler::GiveUp(Incarnation peer, base::TimePoint now) {
+  actions_.emplace_back(DropPeer{peer, DropPeer::Why::kLost});
   LoseWorker(peer, now);
   LoseGateway(peer);
-  Place(now);
 }
 
 void ClusterScheduler::LoseWorker(Incarnation incarnation, base::TimePoint now) {
@@ -149,6 +172,7 @@ void ClusterScheduler::LoseGateway(Incarnation incarnation) {
 }
 
 void ClusterScheduler::Reindex(Pool* pool, base::TimePoint now) {
+  pool->roles = {};
   for (int i = 0; i < kNumStages; ++i) {
     const auto stage = static_cast<Stage>(i);
     auto& workers = pool->view.workers[i];
@@ -161,6 +185,7 @@ void ClusterScheduler::Reindex(Pool* pool, base::TimePoint now) {
     base::TimePoint& missing = pool->missing_since[i];
     if (!workers.empty()) {
       missing = base::kNever;
+      pool->roles.add(stage);
     } else if (missing == base::kNever) {
       missing = now;
     }
@@ -172,12 +197,10 @@ void ClusterScheduler::TellMembership() {
   Membership membership;
   for (const auto& [incarnation, worker] : workers_) membership.peers.push_back(incarnation);
   for (const auto& [incarnation, gateway] : gateways_) membership.peers.push_back(incarnation);
+  // Were this one to die too, the next must wait for them as well, or give them up.
+  membership.peers.insert(membership.peers.end(), awaited_peers_.begin(), awaited_peers_.end());
   for (const auto& [fingerprint, pool] : pools_) {
-    ModelRoles model{fingerprint, {}};
-    for (Stage stage : {Stage::kEncode, Stage::kPrefill, Stage::kDecode}) {
-      if (!pool->view.of(stage).empty()) model.roles.add(stage);
-    }
-    if (model.roles != Roles()) membership.models.push_back(std::move(model));
+    if (pool->roles != Roles()) membership.models.push_back({fingerprint, pool->roles});
   }
   for (const auto& [incarnation, gateway] : gateways_) {
     actions_.emplace_back(ToGateway{incarnation, membership});
@@ -196,10 +219,10 @@ void ClusterScheduler::Drain(Incarnation incarnation, base::TimePoint now) {
 
 void ClusterScheduler::Tick(base::TimePoint now) {
   if (now - next_tick_ > kOwnStall) {
-    for (auto& [incarnation, worker] : workers_) worker->last_heard = now;
-    for (auto& [incarnation, gateway] : gateways_) gateway.last_heard = now;
+    for (auto& [incarnation, worker] : workers_) worker->presence.Forgive(now);
+    for (auto& [incarnation, gateway] : gateways_) gateway.presence.Forgive(now);
   }
-  DropSilent(now);
+  LoseMissing(now);
   if (!recovering_) {
     ReleaseUnclaimed(now);
     for (auto& [fingerprint, pool] : pools_) FailWithoutRole(pool.get(), now);
@@ -208,19 +231,22 @@ void ClusterScheduler::Tick(base::TimePoint now) {
   next_tick_ = idle ? base::kNever : now + config_.tick;
 }
 
-void ClusterScheduler::DropSilent(base::TimePoint now) {
-  std::vector<Incarnation> silent;
-  for (const auto& [incarnation, worker] : workers_) {
-    if (now - worker->last_heard >= config_.silent_after) silent.push_back(incarnation);
+// A peer that is missing gets nothing new, and is lost when its time is over; nobody is while this
+// process itself is cut off.
+void ClusterScheduler::LoseMissing(base::TimePoint now) {
+  std::vector<Incarnation> due;
+  guard_.Begin();
+  const auto look = [&](Incarnation peer, const Presence& presence) {
+    guard_.Count(presence, config_, now);
+    if (presence.IsLost(config_, now)) due.push_back(peer);
+  };
+  for (auto& [incarnation, worker] : workers_) {
+    look(incarnation, worker->presence);
+    worker->view.missing = worker->presence.IsMissing(config_, now);
   }
-  for (const auto& [incarnation, gateway] : gateways_) {
-    if (now - gateway.last_heard >= config_.silent_after) silent.push_back(incarnation);
-  }
-  for (Incarnation peer : silent) {
-    actions_.emplace_back(DropPeer{peer});
-    LoseWorker(peer, now);
-    LoseGateway(peer);
-  }
+  for (const auto& [incarnation, gateway] : gateways_) look(incarnation, gateway.presence);
+  if (guard_.Holds(!due.empty(), config_, now)) return;
+  for (Incarnation peer : due) GiveUp(peer, now);
 }
 
 void ClusterScheduler::FailWithoutRole(Pool* pool, base::TimePoint now) {

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "scheduler/cluster/cluster_view.h"
+#include "scheduler/cluster/presence.h"
 #include "scheduler/cluster/waiting_queue.h"
 #include "scheduler/plan/gateway_messages.h"
 
@@ -29,8 +30,9 @@ struct Worker {
 
   WorkerView view;
   Pool* pool = nullptr;  // of its fingerprint; never null once connected
-  base::TimePoint last_heard;
+  Presence presence;
   uint64_t sequence = 0;  // of the last message sent since its hello
+  uint64_t handled = 0;   // of the last one that it has said to have handled
   bool lost = false;
   // Until a task is accepted; until one succeeds.
   std::array<int, kNumStages> refusals_in_a_row{}, failures_in_a_row{};
@@ -46,7 +48,7 @@ struct Worker {
 
 struct Gateway {
   GatewayHello hello;  // without `live`
-  base::TimePoint last_heard;
+  Presence presence;
   std::set<RequestId> requests;
 
   PeerAddress address() const { return {hello.incarnation, hello.address}; }
@@ -67,6 +69,7 @@ struct Turn {
 struct Pool {
   ClusterView view;
   bool seen_worker = false;
+  Roles roles;  // of the workers that take work, those that are missing for a while too
   // Since when no worker has the role; kNever where one has.
   std::array<base::TimePoint, kNumStages> missing_since{};
   // Requests with items wait apart, so that text passes them while encoders are full.

@@ -19,8 +19,9 @@ void ClusterScheduler::Reconcile(Worker* worker, const WorkerReport& report, bas
   for (const TaskReport& task : report.tasks) present.insert(task.task);
   std::vector<TaskId> missing;
   for (TaskId task : worker->tasks) {
-    const TaskEntry& entry = tasks_.at(task);
+    TaskEntry& entry = tasks_.at(task);
     // An assignment that it had not handled yet cannot show; a finished task need not.
+    if (present.contains(task)) entry.unheard = false;
     if (entry.sequence > report.handled_sequence || present.contains(task)) continue;
     if (std::holds_alternative<AtEnd>(FindRequest(entry.request)->state)) continue;
     missing.push_back(task);
@@ -29,7 +30,9 @@ void ClusterScheduler::Reconcile(Worker* worker, const WorkerReport& report, bas
     auto entry = tasks_.find(task);
     if (entry == tasks_.end()) continue;  // went with another task of its request
     const RequestId id = entry->second.request;
-    if (++FindRequest(id)->retries > config_.max_retries) {
+    if (entry->second.unheard) {
+      TaskGone(task, Cause::kNeverBegun);
+    } else if (++FindRequest(id)->retries > config_.max_retries) {
       Fail(id, absl::UnavailableError("the request was tried too often"));
     } else {
       TaskGone(task);
@@ -91,10 +94,10 @@ void ClusterScheduler::TellAgain(const TaskEntry& entry, const TaskReport& repor
 
 // The worker has a new stream: what was sent on the old one has been handled or is lost.
 void ClusterScheduler::ForgetSequences(Worker* worker) {
-  worker->sequence = 0;
   worker->releasing.clear();
   for (TaskId task : worker->tasks) {
     TaskEntry& entry = tasks_.at(task);
+    entry.unheard = entry.sequence > worker->handled;
     entry.sequence = 0;
     if (entry.stage != Stage::kPrefill) continue;
     Request* request = FindRequest(entry.request);
@@ -104,6 +107,8 @@ void ClusterScheduler::ForgetSequences(Worker* worker) {
       state->told = 0;
     }
   }
+  worker->sequence = 0;
+  worker->handled = 0;
 }
 
 void ClusterScheduler::NoteUnclaimed(Worker* worker, const WorkerReport& report,
@@ -115,8 +120,11 @@ void ClusterScheduler::NoteUnclaimed(Worker* worker, const WorkerReport& report,
     if (tasks_.contains(task.task)) continue;
     const std::pair key(task.request, task.task);
     auto old = before.find(key);
-    const base::TimePoint release_at =
+    base::TimePoint release_at =
         old == before.end() ? now + config_.unclaimed_grace : old->second.release_at;
+    // What this scheduler has given up itself, nobody else will claim: the release was lost.
+    const bool own = task.task.scheduler == id_ && !going.contains(task.task);
+    if (old == before.end() && own) release_at = now;
     worker->unclaimed[key] = {task, release_at, going.contains(task.task)};
   }
 }
@@ -131,14 +139,27 @@ void ClusterScheduler::ReleaseUnclaimed(base::TimePoint now) {
   }
 }
 
+// Over when everybody has come whom a hello has named; or after a time, which is short where nobody
+// has ever obeyed a scheduler: a fresh gateway among others knows of nobody.
 void ClusterScheduler::CheckRecovery(base::TimePoint now) {
-  if (recovering_ && gateway_reported_ && awaited_peers_.empty()) EndRecovery(now);
+  if (!recovering_) return;
+  const bool all_here = peers_named_ && awaited_peers_.empty();
+  if (all_here || RecoveryDeadline() <= now) EndRecovery(now);
+}
+
+base::TimePoint ClusterScheduler::RecoveryDeadline() const {
+  if (!recovering_ || first_hello_ == base::kNever) return base::kNever;
+  const bool fresh = all_fresh_ && !gateways_.empty();
+  return first_hello_ +
+         (fresh ? std::min(config_.fresh_wait, config_.recovery_wait) : config_.recovery_wait);
 }
 
 void ClusterScheduler::EndRecovery(base::TimePoint now) {
   recovering_ = false;
-  recovery_ends_ = base::kNever;
-  awaited_peers_.clear();
+  // Who has not come by now has been away for too long, and died unseen more likely than not.
+  for (Incarnation peer : std::exchange(awaited_peers_, {})) {
+    actions_.emplace_back(DropPeer{peer, DropPeer::Why::kLost});
+  }
   for (auto& [fingerprint, pool] : pools_) {
     pool->dirty = true;
     for (base::TimePoint& since : pool->missing_since) {

@@ -180,11 +180,11 @@ void ClusterScheduler::Forget(PlacedTask task) {
   worker->pool->dirty = true;
 }
 
-void ClusterScheduler::RestartPrefill(Request* request) {
+void ClusterScheduler::RestartPrefill(Request* request, Cause cause) {
   LeaveQueues(request);
   ReleaseAll(request);
   request->epoch = OutputEpoch(request->epoch.value() + 1);
-  ++totals_.restarts;
+  if (cause == Cause::kLoss) ++totals_.restarts;
   Enqueue(request);
 }
 

@@ -15,7 +15,8 @@ void ClusterScheduler::OnWorkerMessage(Incarnation from, const WorkerToScheduler
                                        base::TimePoint now) {
   Worker* worker = FindWorker(from);
   if (worker == nullptr) return;
-  worker->last_heard = now;
+  worker->presence.Hear(now);
+  if (worker->presence.connected()) worker->view.missing = false;
   std::visit([&](const auto& m) { OnTask(from, m, now); }, message);
   Place(now);
 }
@@ -24,7 +25,7 @@ void ClusterScheduler::OnGatewayMessage(Incarnation from, const GatewayToSchedul
                                         base::TimePoint now) {
   auto gateway = gateways_.find(from);
   if (gateway == gateways_.end()) return;
-  gateway->second.last_heard = now;
+  gateway->second.presence.Hear(now);
   if (const auto* submit = std::get_if<SubmitRequest>(&message)) {
     const bool begun = submit->tokens_sent > 0 || submit->epoch.value() > 0;
     // A gateway speaks for its own requests alone.
@@ -48,14 +49,14 @@ void ClusterScheduler::OnTime(base::TimePoint now) {
     if (worker != nullptr) worker->pool->dirty = true;
     reopenings_.erase(reopenings_.begin());
   }
-  if (recovering_ && recovery_ends_ <= now) EndRecovery(now);
+  if (recovering_) CheckRecovery(now);
   if (next_tick_ <= now) Tick(now);
   Place(now);
 }
 
 base::TimePoint ClusterScheduler::NextDeadline() const {
   base::TimePoint next = next_tick_;
-  if (recovering_) next = std::min(next, recovery_ends_);
+  next = std::min(next, RecoveryDeadline());
   if (!deadlines_.empty()) next = std::min(next, deadlines_.begin()->first);
   if (!reopenings_.empty()) next = std::min(next, reopenings_.begin()->first);
   return next;
@@ -69,13 +70,14 @@ ClusterSnapshot ClusterScheduler::Snapshot(base::TimePoint now) const {
   ClusterSnapshot snapshot = totals_;
   snapshot.id = id_;
   snapshot.recovering = recovering_;
+  snapshot.cut_offs = guard_.times();
   snapshot.queued_prefill_tokens = queued_.prefill_tokens;
   snapshot.queued_patches = queued_.patches;
   for (const auto& [incarnation, worker] : workers_) {
     const Amount free = worker->view.ledger.free();
     WorkerSnapshot line{.profile = worker->view.profile,
                         .draining = worker->view.draining,
-                        .silent_for = now - worker->last_heard,
+                        .silent_for = now - worker->presence.last_heard,
                         .free_kv_blocks = free.kv_blocks,
                         .free_embedding_slots = free.embedding_slots,
                         .free_sequences = free.sequences,
@@ -92,7 +94,7 @@ ClusterSnapshot ClusterScheduler::Snapshot(base::TimePoint now) const {
                                  .admin = gateway.hello.admin,
                                  .pid = gateway.hello.pid,
                                  .draining = gateway.hello.draining,
-                                 .silent_for = now - gateway.last_heard,
+                                 .silent_for = now - gateway.presence.last_heard,
                                  .live_requests = static_cast<int64_t>(gateway.requests.size())});
   }
   RequestCounts& counts = snapshot.requests;

@@ -49,7 +49,11 @@ class ClusterScheduler {
   void OnWorkerConnected(const WorkerHello& hello, base::TimePoint now);
   void OnGatewayConnected(const GatewayHello& hello, base::TimePoint now);
 
-  // The stream has closed: the peer is lost at once. Unknown incarnations are ignored.
+  // The stream has closed. The peer may come back with a hello of the same incarnation, its work
+  // intact; until then nothing new is placed there. It is lost after `reconnect_grace`. Unknown
+  // incarnations are ignored, here and below.
+  void OnPeerDisconnected(Incarnation peer, base::TimePoint now);
+  // It is known to be lost for ever: an earlier scheduler has said so. Others may have missed that.
   void OnPeerLost(Incarnation peer, base::TimePoint now);
 
   void OnWorkerMessage(Incarnation worker, const WorkerToScheduler& message, base::TimePoint now);
@@ -77,8 +81,9 @@ class ClusterScheduler {
     Stage stage = Stage::kEncode;
     int32_t item = -1;
     Incarnation worker;
-    uint64_t sequence = 0;  // of its assignment; 0: adopted
+    uint64_t sequence = 0;  // of its assignment; 0: adopted, or before the worker's last hello
     OutputEpoch epoch;
+    bool unheard = false;  // its stream broke before the worker was known to have the assignment
   };
   using RequestMap = absl::flat_hash_map<RequestId, std::unique_ptr<Request>>;
 
@@ -92,7 +97,8 @@ class ClusterScheduler {
   void LoseWorker(Incarnation incarnation, base::TimePoint now);
   void LoseGateway(Incarnation incarnation);
   void TellMembership();
-  void DropSilent(base::TimePoint now);
+  void GiveUp(Incarnation peer, base::TimePoint now);
+  void LoseMissing(base::TimePoint now);
   void Tick(base::TimePoint now);
   void FailWithoutRole(Pool* pool, base::TimePoint now);
 
@@ -111,7 +117,8 @@ class ClusterScheduler {
   void ReleaseAll(Request* request);
   void Release(PlacedTask task);
   void Forget(PlacedTask task);
-  void RestartPrefill(Request* request);
+  enum class Cause : uint8_t { kLoss, kNeverBegun };
+  void RestartPrefill(Request* request, Cause cause = Cause::kLoss);
   Turn TurnOf(const Request& request) const;
   WaitingQueue::Entry EntryOf(const Request& request) const;
 
@@ -144,7 +151,7 @@ class ClusterScheduler {
   const TaskEntry* FindTask(TaskId task, Incarnation worker) const;
   void BackOff(Worker* worker, Stage stage, int* in_a_row, base::TimePoint now);
   void Succeeded(const TaskEntry& entry);
-  void TaskGone(TaskId task);
+  void TaskGone(TaskId task, Cause cause = Cause::kLoss);
   void ItemGone(Request* request, int32_t item);
   void DecodeGone(Request* request);
   void LandItem(Request* request, int32_t item);
@@ -162,6 +169,7 @@ class ClusterScheduler {
   void ReleaseUnclaimed(base::TimePoint now);
   void EndRecovery(base::TimePoint now);
   void CheckRecovery(base::TimePoint now);
+  base::TimePoint RecoveryDeadline() const;
   struct Found;  // an unclaimed task and where it lives
   std::vector<Found> TakeUnclaimed(RequestId id);
   void Claim(Request* request);
@@ -172,10 +180,12 @@ class ClusterScheduler {
   const ClusterConfig config_;
   SchedulerId id_;
   bool recovering_ = true;
-  base::TimePoint recovery_ends_ = base::kNever;
   std::set<Incarnation> awaited_peers_;  // known to gateways, not heard of yet
-  bool gateway_reported_ = false;
+  bool peers_named_ = false;             // by some hello
+  bool all_fresh_ = true;                // no peer has obeyed a scheduler before
+  base::TimePoint first_hello_ = base::kNever;
   base::TimePoint next_tick_ = base::kNever;
+  CutOffGuard guard_;
 
   std::map<std::string, std::unique_ptr<Pool>> pools_;  // by fingerprint
   std::map<Incarnation, std::unique_ptr<Worker>> workers_;

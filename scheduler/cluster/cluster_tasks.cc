@@ -37,6 +37,7 @@ void ClusterScheduler::OnTask(Incarnation from, const WorkerReport& report, base
     worker->load[stage] = report.load[stage];
     worker->view.cost_per_second[stage] = report.load[stage].cost_per_second;
   }
+  worker->handled = std::max(worker->handled, report.handled_sequence);
   worker->releasing.erase(worker->releasing.begin(),
                           worker->releasing.upper_bound(report.handled_sequence));
   worker->pool->dirty = true;
@@ -219,7 +220,7 @@ void ClusterScheduler::OnTask(Incarnation from, const TaskFailed& message, base:
   }
 }
 
-void ClusterScheduler::TaskGone(TaskId task) {
+void ClusterScheduler::TaskGone(TaskId task, Cause cause) {
   auto it = tasks_.find(task);
   if (it == tasks_.end()) return;
   const TaskEntry entry = it->second;
@@ -238,7 +239,7 @@ void ClusterScheduler::TaskGone(TaskId task) {
     DecodeGone(request);
     return;
   }
-  RestartPrefill(request);
+  RestartPrefill(request, cause);
 }
 
 void ClusterScheduler::ItemGone(Request* request, int32_t index) {

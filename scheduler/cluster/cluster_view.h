@@ -20,13 +20,14 @@ struct WorkerView {
 
   WorkerProfile profile;
   bool draining = false;
+  bool missing = false;  // its stream is broken, or it is silent: it may come back
   Ledger ledger;
   std::array<double, kNumStages> cost_per_second{};  // learned; 0 while unknown
   // After a refusal nothing of that stage is sent before this.
   std::array<base::TimePoint, kNumStages> closed_until{};
 
   bool IsOpen(Stage stage, base::TimePoint now) const {
-    return closed_until[static_cast<int>(stage)] <= now;
+    return !missing && closed_until[static_cast<int>(stage)] <= now;
   }
   Amount total() const {
     return {profile.kv_blocks, profile.embedding_slots, profile.max_sequences};

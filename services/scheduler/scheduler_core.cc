@@ -1,6 +1,7 @@
 #include "services/scheduler/scheduler_core.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "services/convert/gateway_messages.h"
@@ -11,6 +12,18 @@ namespace triptych::services {
 
 using base::TimePoint;
 using scheduler::Incarnation;
+
+namespace {
+
+grpc::Status Lost() { return {grpc::StatusCode::FAILED_PRECONDITION, "this incarnation was lost"}; }
+
+v1::SchedulerToWorker PeerGone(Incarnation peer) {
+  v1::SchedulerToWorker message;
+  message.mutable_peer_gone()->set_incarnation(peer.value());
+  return message;
+}
+
+}  // namespace
 
 SchedulerCore::SchedulerCore(scheduler::ClusterConfig config, Incarnation own,
                              const base::Clock& clock, base::Logger& log, SchedulerMetrics& metrics)
@@ -37,18 +50,12 @@ void SchedulerCore::PostWorkerHello(std::shared_ptr<WorkerStream> stream,
                                     scheduler::WorkerHello hello) {
   const bool posted = Post([this, stream, hello = std::move(hello)](TimePoint now) {
     const Incarnation worker = hello.profile.incarnation;
-    if (lost_workers_.contains(worker.value())) {
-      stream->Close({grpc::StatusCode::FAILED_PRECONDITION, "this incarnation was lost"});
-      return;
-    }
+    if (lost_.contains(worker.value())) return stream->Close(Lost());
     // What an earlier scheduler gave up, its peers hear no more.
     for (const Incarnation peer : hello.lost_peers) {
-      RememberLost(peer);
-      if (auto it = workers_.find(peer); it != workers_.end()) {
-        it->second->Close({grpc::StatusCode::FAILED_PRECONDITION, "this incarnation was lost"});
-        LoseWorker(peer, now);
-      }
+      if (!lost_.contains(peer.value())) cluster_.OnPeerLost(peer, now);
     }
+    RunActions();
     log_.Info("worker connected", {},
               {{"name", hello.profile.name}, {"roles", ToString(hello.profile.roles)}});
     std::shared_ptr<WorkerStream>& slot = workers_[worker];
@@ -59,6 +66,12 @@ void SchedulerCore::PostWorkerHello(std::shared_ptr<WorkerStream> stream,
     v1::SchedulerToWorker welcome;
     welcome.mutable_welcome();
     stream->Send(std::move(welcome));
+    // It may have been away when the others were told.
+    const std::set<Incarnation> known(hello.lost_peers.begin(), hello.lost_peers.end());
+    for (uint64_t lost : lost_in_order_) {
+      if (!known.contains(Incarnation(lost))) stream->Enqueue(PeerGone(Incarnation(lost)));
+    }
+    stream->Flush();
   });
   // A peer that is never welcomed must not wait for ever: it tries again.
   if (!posted) stream->Close({grpc::StatusCode::UNAVAILABLE, "try again"});
@@ -80,25 +93,37 @@ void SchedulerCore::PostGatewayHello(std::shared_ptr<GatewayStream> stream,
   if (!posted) stream->Close({grpc::StatusCode::UNAVAILABLE, "try again"});
 }
 
-void SchedulerCore::PostWorkerMessages(Incarnation worker,
+void SchedulerCore::PostWorkerMessages(std::shared_ptr<WorkerStream> stream,
                                        std::vector<scheduler::WorkerToScheduler> messages) {
-  Post([this, worker, messages = std::move(messages)](TimePoint now) {
+  Post([this, stream = std::move(stream), messages = std::move(messages)](TimePoint now) {
+    if (!IsCurrent(workers_, stream.get())) return;
+    const Incarnation worker(stream->peer());
     for (const auto& message : messages) cluster_.OnWorkerMessage(worker, message, now);
   });
 }
 
-void SchedulerCore::PostGatewayMessages(Incarnation gateway,
+void SchedulerCore::PostGatewayMessages(std::shared_ptr<GatewayStream> stream,
                                         std::vector<scheduler::GatewayToScheduler> messages) {
-  Post([this, gateway, messages = std::move(messages)](TimePoint now) {
+  Post([this, stream = std::move(stream), messages = std::move(messages)](TimePoint now) {
+    if (!IsCurrent(gateways_, stream.get())) return;
+    const Incarnation gateway(stream->peer());
     for (const auto& message : messages) cluster_.OnGatewayMessage(gateway, message, now);
   });
+}
+
+template <typename Stream>
+bool SchedulerCore::IsCurrent(const Streams<Stream>& streams, const Stream* stream) {
+  auto it = streams.find(Incarnation(stream->peer()));
+  return it != streams.end() && it->second.get() == stream;
 }
 
 void SchedulerCore::PostClosed(const WorkerStream* stream) {
   Post([this, stream, peer = Incarnation(stream->peer())](TimePoint now) {
     auto it = workers_.find(peer);
     if (it == workers_.end() || it->second.get() != stream) return;
-    LoseWorker(peer, now);
+    log_.Warning("worker disconnected", {}, {{"incarnation", static_cast<int64_t>(peer.value())}});
+    workers_.erase(it);
+    cluster_.OnPeerDisconnected(peer, now);
   });
 }
 
@@ -106,10 +131,9 @@ void SchedulerCore::PostClosed(const GatewayStream* stream) {
   Post([this, stream, peer = Incarnation(stream->peer())](TimePoint now) {
     auto it = gateways_.find(peer);
     if (it == gateways_.end() || it->second.get() != stream) return;
-    log_.Warning("gateway lost", {}, {{"incarnation", static_cast<int64_t>(peer.value())}});
+    log_.Warning("gateway disconnected", {}, {{"incarnation", static_cast<int64_t>(peer.value())}});
     gateways_.erase(it);
-    TellPeerGone(peer);
-    cluster_.OnPeerLost(peer, now);
+    cluster_.OnPeerDisconnected(peer, now);
   });
 }
 
@@ -159,9 +183,7 @@ void SchedulerCore::Flush() {
 }
 
 void SchedulerCore::RunActions() {
-  const bool another_id = stamped_ != cluster_.id();
-  if (another_id) StampStreams();
-  stepping_down_ = another_id;
+  if (stamped_ != cluster_.id()) StampStreams();
   for (const scheduler::ClusterAction& action : cluster_.TakeActions()) {
     std::visit([&](const auto& a) { Do(a); }, action);
   }
@@ -180,45 +202,37 @@ void SchedulerCore::Do(const scheduler::ToGateway& action) {
 // The cluster has given the peer up already. Its stream may take long to end (a stopped process
 // reads nothing), so nothing waits for that.
 void SchedulerCore::Do(const scheduler::DropPeer& action) {
-  const bool worker = workers_.contains(action.peer);
-  ForgetStream(&workers_, action.peer);
-  ForgetStream(&gateways_, action.peer);
-  // A scheduler that takes a higher term asks its peers to say hello again: none of them is lost.
-  if (stepping_down_) return;
-  log_.Warning("peer given up", {}, {{"incarnation", static_cast<int64_t>(action.peer.value())}});
-  if (worker) RememberLost(action.peer);
-  TellPeerGone(action.peer);
+  const bool lost = action.why == scheduler::DropPeer::Why::kLost;
+  const grpc::Status status =
+      lost ? Lost() : grpc::Status(grpc::StatusCode::UNAVAILABLE, "say hello again");
+  CloseStream(&workers_, action.peer, status);
+  CloseStream(&gateways_, action.peer, status);
+  if (!lost) return;
+  log_.Warning("peer lost", {}, {{"incarnation", static_cast<int64_t>(action.peer.value())}});
+  if (RememberLost(action.peer)) TellPeerGone(action.peer);
 }
 
 template <typename Stream>
-void SchedulerCore::ForgetStream(std::map<Incarnation, std::shared_ptr<Stream>>* streams,
-                                 Incarnation peer) {
+void SchedulerCore::CloseStream(Streams<Stream>* streams, Incarnation peer,
+                                const grpc::Status& status) {
   auto it = streams->find(peer);
   if (it == streams->end()) return;
-  it->second->Close(grpc::Status(grpc::StatusCode::UNAVAILABLE, "given up"));
+  it->second->Close(status);
   streams->erase(it);
 }
 
-void SchedulerCore::LoseWorker(Incarnation worker, TimePoint now) {
-  log_.Warning("worker lost", {}, {{"incarnation", static_cast<int64_t>(worker.value())}});
-  workers_.erase(worker);
-  RememberLost(worker);
-  TellPeerGone(worker);
-  cluster_.OnPeerLost(worker, now);
-}
-
-void SchedulerCore::RememberLost(Incarnation worker) {
-  if (!lost_workers_.insert(worker.value()).second) return;
-  lost_in_order_.push_back(worker.value());
-  if (lost_in_order_.size() <= kMaxLost) return;
-  lost_workers_.erase(lost_in_order_.front());
-  lost_in_order_.pop_front();
+bool SchedulerCore::RememberLost(Incarnation peer) {
+  if (!lost_.insert(peer.value()).second) return false;
+  lost_in_order_.push_back(peer.value());
+  if (lost_in_order_.size() > kMaxLost) {
+    lost_.erase(lost_in_order_.front());
+    lost_in_order_.pop_front();
+  }
+  return true;
 }
 
 void SchedulerCore::TellPeerGone(Incarnation peer) {
-  v1::SchedulerToWorker message;
-  message.mutable_peer_gone()->set_incarnation(peer.value());
-  for (auto& [worker, stream] : workers_) stream->Send(message);
+  for (auto& [worker, stream] : workers_) stream->Send(PeerGone(peer));
 }
 
 void SchedulerCore::StampStreams() {

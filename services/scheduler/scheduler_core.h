@@ -42,9 +42,10 @@ class SchedulerCore {
   // Streams are shared: gRPC holds them until they are done.
   void PostWorkerHello(std::shared_ptr<WorkerStream> stream, scheduler::WorkerHello hello);
   void PostGatewayHello(std::shared_ptr<GatewayStream> stream, scheduler::GatewayHello hello);
-  void PostWorkerMessages(scheduler::Incarnation worker,
+  // Of a stream that has been replaced or refused, nothing is heard.
+  void PostWorkerMessages(std::shared_ptr<WorkerStream> stream,
                           std::vector<scheduler::WorkerToScheduler> messages);
-  void PostGatewayMessages(scheduler::Incarnation gateway,
+  void PostGatewayMessages(std::shared_ptr<GatewayStream> stream,
                            std::vector<scheduler::GatewayToScheduler> messages);
   void PostClosed(const WorkerStream* stream);
   void PostClosed(const GatewayStream* stream);
@@ -68,11 +69,15 @@ class SchedulerCore {
   void Do(const scheduler::ToGateway& action);
   void Do(const scheduler::DropPeer& action);
   template <typename Stream>
-  void ForgetStream(std::map<scheduler::Incarnation, std::shared_ptr<Stream>>* streams,
-                    scheduler::Incarnation peer);
-  // A worker whose stream is over, or is being closed: lost for ever, and the others are told.
-  void LoseWorker(scheduler::Incarnation worker, base::TimePoint now);
-  void RememberLost(scheduler::Incarnation worker);
+  using Streams = std::map<scheduler::Incarnation, std::shared_ptr<Stream>>;
+  // Whether it is its peer's stream of now.
+  template <typename Stream>
+  static bool IsCurrent(const Streams<Stream>& streams, const Stream* stream);
+  template <typename Stream>
+  void CloseStream(Streams<Stream>* streams, scheduler::Incarnation peer,
+                   const grpc::Status& status);
+  // False when it is known to be.
+  bool RememberLost(scheduler::Incarnation peer);
   void TellPeerGone(scheduler::Incarnation peer);
   void StampStreams();
   v1::Envelope EnvelopeTo(scheduler::Incarnation peer) const;
@@ -91,12 +96,11 @@ class SchedulerCore {
   scheduler::ClusterScheduler cluster_;
   scheduler::SchedulerId stamped_;
   std::atomic<bool> recovering_{true};
-  bool stepping_down_ = false;  // while actions run: they come from a change of id
-  std::map<scheduler::Incarnation, std::shared_ptr<WorkerStream>> workers_;
-  std::map<scheduler::Incarnation, std::shared_ptr<GatewayStream>> gateways_;
-  // Workers declared lost: the others have given them up, so one that comes back must do so as a
+  Streams<WorkerStream> workers_;  // those that are connected
+  Streams<GatewayStream> gateways_;
+  // Peers declared lost: the others have given them up, so a worker that comes back must do so as a
   // new incarnation. The latest kMaxLost are known.
-  std::unordered_set<uint64_t> lost_workers_;
+  std::unordered_set<uint64_t> lost_;
   std::deque<uint64_t> lost_in_order_;
   base::RoundPacer pacer_{kRound, kRoundBurst};
   base::TimePoint next_metrics_;

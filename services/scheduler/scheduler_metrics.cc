@@ -31,6 +31,10 @@ SchedulerMetrics::SchedulerMetrics(base::Registry* registry) : registry_(registr
   restarts_ = registry->GetCounter(
       {"triptych_request_restarts_total", "Requests started again after a loss."});
   workers_lost_ = registry->GetCounter({"triptych_workers_lost_total", "Workers lost."});
+  streams_lost_ = registry->GetCounter(
+      {"triptych_control_streams_lost_total", "Control streams of living peers that broke."});
+  cut_offs_ = registry->GetCounter(
+      {"triptych_cut_offs_total", "Times that most peers went missing at once."});
   dropped_events_ =
       registry->GetCounter({"triptych_dropped_events_total", "Events that found the queue full."});
 }
@@ -53,6 +57,8 @@ void SchedulerMetrics::OnSnapshot(const scheduler::ClusterSnapshot& snapshot) {
   Raise(admitted_, last_.admitted, snapshot.admitted);
   Raise(restarts_, last_.restarts, snapshot.restarts);
   Raise(workers_lost_, last_.workers_lost, snapshot.workers_lost);
+  Raise(streams_lost_, last_.streams_lost, snapshot.streams_lost);
+  Raise(cut_offs_, last_.cut_offs, snapshot.cut_offs);
   last_ = snapshot;
 }
 

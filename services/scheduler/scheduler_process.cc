@@ -47,6 +47,11 @@ struct SchedulerOptions {
                         .default_value = cluster.silent_after,
                         .min = std::chrono::milliseconds(500),
                         .max = std::chrono::hours(1)});
+    flags->AddDuration(&cluster.reconnect_grace,
+                       {.name = "reconnect-grace",
+                        .doc = "one whose control stream breaks is lost unless it is back by then",
+                        .default_value = cluster.reconnect_grace,
+                        .max = std::chrono::hours(1)});
     flags->AddDuration(&cluster.role_grace,
                        {.name = "role-grace",
                         .doc = "how long requests wait for a role that no worker has",

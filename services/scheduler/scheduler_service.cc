@@ -59,7 +59,7 @@ absl::Status SchedulerService::OnWorkerBatch(SchedulerCore::WorkerStream* stream
     if (message.has_hello()) {
       ASSIGN_OR_RETURN(scheduler::WorkerHello hello, FromProto(message.hello()));
       hello.profile.incarnation = peer;
-      stream->set_peer(peer.value());
+      if (stream->peer() == 0) stream->set_peer(peer.value());
       core_->PostWorkerHello(stream->shared(), std::move(hello));
       continue;
     }
@@ -67,7 +67,7 @@ absl::Status SchedulerService::OnWorkerBatch(SchedulerCore::WorkerStream* stream
     ASSIGN_OR_RETURN(scheduler::WorkerToScheduler plain, FromProto(message));
     messages.push_back(std::move(plain));
   }
-  if (!messages.empty()) core_->PostWorkerMessages(peer, std::move(messages));
+  if (!messages.empty()) core_->PostWorkerMessages(stream->shared(), std::move(messages));
   return absl::OkStatus();
 }
 
@@ -79,7 +79,7 @@ absl::Status SchedulerService::OnGatewayBatch(SchedulerCore::GatewayStream* stre
   for (const v1::GatewayToScheduler& message : batch.messages()) {
     if (message.has_hello()) {
       ASSIGN_OR_RETURN(scheduler::GatewayHello hello, FromProto(message.hello(), peer));
-      stream->set_peer(peer.value());
+      if (stream->peer() == 0) stream->set_peer(peer.value());
       core_->PostGatewayHello(stream->shared(), std::move(hello));
       continue;
     }
@@ -87,7 +87,7 @@ absl::Status SchedulerService::OnGatewayBatch(SchedulerCore::GatewayStream* stre
     ASSIGN_OR_RETURN(scheduler::GatewayToScheduler plain, FromProto(message));
     messages.push_back(std::move(plain));
   }
-  if (!messages.empty()) core_->PostGatewayMessages(peer, std::move(messages));
+  if (!messages.empty()) core_->PostGatewayMessages(stream->shared(), std::move(messages));
   return absl::OkStatus();
 }
 

@@ -35,16 +35,19 @@ SimScheduler::SimScheduler(Cluster& cluster, Incarnation id)
 
 void SimScheduler::Wake() { machine.OnTime(cluster_.world.now()); }
 
-void SimScheduler::Lose(Incarnation peer) {
+void SimScheduler::Disconnect(Incarnation peer) {
   connections.erase(peer);
-  judge.GatewayLost(peer);
-  NoteLost(peer);
-  machine.OnPeerLost(peer, cluster_.world.now());
+  machine.OnPeerDisconnected(peer, cluster_.world.now());
 }
 
-void SimScheduler::NoteLost(Incarnation worker) {
-  if (cluster_.gateways.contains(worker)) return;
-  lost_workers_.insert(worker);
+void SimScheduler::TellLost(Incarnation worker, Incarnation lost) {
+  if (worker == lost || !cluster_.workers.contains(worker)) return;
+  cluster_.ToPeer(*this, worker,
+                  [&c = cluster_, worker, lost] { c.workers.at(worker)->OnPeerLost(lost); });
+}
+
+bool SimScheduler::NoteLost(Incarnation worker) {
+  if (!lost_.insert(worker).second) return false;
   std::set<scheduler::RequestId> held = cluster_.held_at_death[worker];
   if (auto it = cluster_.workers.find(worker); it != cluster_.workers.end()) {
     for (const scheduler::TaskReport& task : it->second->stage.Report(true).tasks) {
@@ -52,6 +55,7 @@ void SimScheduler::NoteLost(Incarnation worker) {
     }
   }
   judge.WorkerLost(worker, held, cluster_.world.now());
+  return true;
 }
 
 // A hello of one that obeyed a higher scheduler makes this one start again.
@@ -65,7 +69,7 @@ void SimScheduler::Greet(Hello hello) {
 void SimScheduler::Handle(const scheduler::WorkerHello& hello) {
   const base::TimePoint now = cluster_.world.now();
   const Incarnation worker = hello.profile.incarnation;
-  if (lost_workers_.contains(worker)) {
+  if (lost_.contains(worker)) {
     // It ends, and its supervisor starts it again as another.
     connections.erase(worker);
     cluster_.world.At(cluster_.world.Delay(), [&cluster = cluster_, worker] {
@@ -73,8 +77,13 @@ void SimScheduler::Handle(const scheduler::WorkerHello& hello) {
     });
     return;
   }
+  for (Incarnation peer : hello.lost_peers) {
+    if (!lost_.contains(peer)) machine.OnPeerLost(peer, now);
+  }
+  AfterEvent();
   Greet([&] { machine.OnWorkerConnected(hello, now); });
   judge.WorkerIs(worker, hello.draining ? scheduler::Roles() : hello.profile.roles, now);
+  for (Incarnation peer : lost_) TellLost(worker, peer);
 }
 
 void SimScheduler::Handle(const scheduler::GatewayHello& hello) {
@@ -114,8 +123,13 @@ void SimScheduler::AfterEvent() {
         c.gateways.at(gateway)->Handle(m);
       });
     } else {
-      const Incarnation peer = std::get<scheduler::DropPeer>(action).peer;
-      NoteLost(peer);
+      const auto& [peer, why] = std::get<scheduler::DropPeer>(action);
+      if (why == scheduler::DropPeer::Why::kLost) {
+        judge.GatewayLost(peer);
+        if (NoteLost(peer)) {
+          for (const auto& [worker, generation] : connections) TellLost(worker, peer);
+        }
+      }
       auto it = connections.find(peer);
       if (it != connections.end()) cluster_.BreakControl(peer, it->second);
     }
@@ -170,7 +184,7 @@ void Cluster::BreakControl(Incarnation id, uint64_t generation) {
       SimScheduler& at = *schedulers.at(incarnation);
       auto it = at.connections.find(id);
       if (it == at.connections.end() || it->second != generation) return;
-      at.Lose(id);
+      at.Disconnect(id);
     });
   }
   ControlPeer* peer = FindPeer(id);
@@ -235,10 +249,6 @@ void Cluster::EndWorker(Incarnation id) {
   workers.erase(id);
   world.MovePieces();
   BreakControl(id, generation);
-  for (auto& [other, worker] : workers) {
-    world.At(milliseconds(world.random.Between(1, 500)), other,
-             [this, id, other = other] { workers.at(other)->stage.OnPeerLost(id, world.now()); });
-  }
 }
 
 void Cluster::KillWorker(Incarnation id) {
@@ -260,10 +270,6 @@ void Cluster::EndGateway(Incarnation id) {
   Bury(id);
   gateways.erase(id);
   BreakControl(id, generation);
-  for (auto& [other, worker] : workers) {
-    world.At(milliseconds(world.random.Between(1, 500)), other,
-             [this, id, other = other] { workers.at(other)->stage.OnPeerLost(id, world.now()); });
-  }
 }
 
 void Cluster::KillGateway(Incarnation id) {

@@ -52,19 +52,20 @@ class SimScheduler final : public Process {
   void Handle(Incarnation worker, const scheduler::WorkerToScheduler& message);
   void Handle(Incarnation gateway, const scheduler::GatewayToScheduler& message);
   // Its connection is gone.
-  void Lose(Incarnation peer);
+  void Disconnect(Incarnation peer);
 
   scheduler::ClusterScheduler machine;
   std::map<Incarnation, uint64_t> connections;  // peer -> generation
   Judge judge;
 
  private:
-  void NoteLost(Incarnation worker);
+  bool NoteLost(Incarnation peer);
+  void TellLost(Incarnation worker, Incarnation lost);
   template <typename Hello>
   void Greet(Hello hello);
 
   Cluster& cluster_;
-  std::set<Incarnation> lost_workers_;  // refused for ever
+  std::set<Incarnation> lost_;  // workers among them are refused for ever
 };
 
 class SimWorker;

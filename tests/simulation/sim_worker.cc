@@ -111,6 +111,7 @@ ToMachine SimWorker::Hello() {
   scheduler::WorkerHello hello{.profile = profile_, .highest_seen = highest};
   hello.report = stage.Report(true);
   hello.draining = stage.draining();
+  hello.lost_peers = lost_peers_;
   return [hello](SimScheduler& at) { at.Handle(hello); };
 }
 
@@ -121,6 +122,11 @@ void SimWorker::Handle(const scheduler::SchedulerToWorker& message) {
     return;
   }
   stage.Handle(message, world_.now());
+}
+
+void SimWorker::OnPeerLost(Incarnation peer) {
+  lost_peers_.push_back(peer);
+  stage.OnPeerLost(peer, world_.now());
 }
 
 void SimWorker::Report() {

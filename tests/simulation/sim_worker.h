@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "engine/modelled/modelled_executor.h"
 #include "scheduler/stage/stage_scheduler.h"
@@ -24,6 +25,7 @@ class SimWorker final : public ControlPeer {
   void Wake() override;
   ToMachine Hello() override;
   void Handle(const scheduler::SchedulerToWorker& message);
+  void OnPeerLost(Incarnation peer);
   // It holds nothing at all: no task, block, slot, buffer or patch.
   bool IsIdle() const;
 
@@ -50,6 +52,7 @@ class SimWorker final : public ControlPeer {
   const scheduler::WorkerProfile profile_;
   std::unique_ptr<transport::LoopbackEndpoint> endpoint_;
   uint64_t handled_ = 0;
+  std::vector<Incarnation> lost_peers_;
   int reports_ = 0;
   bool staging_kept_ = false;  // the sabotage has been done
   base::TimePoint next_report_;

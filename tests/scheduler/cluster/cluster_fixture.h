@@ -6,6 +6,7 @@
 
 #include <catch2/catch.hpp>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -141,8 +142,9 @@ class ClusterFixture {
         {.profile = profile, .highest_seen = highest, .report = worker.Report()}, now);
     Drain();
   }
+  // Unless told otherwise it knows of nobody but itself: so everybody has come.
   void Gateway(uint64_t incarnation, std::vector<SubmitRequest> live = {},
-               std::vector<Incarnation> known = {}, SchedulerId highest = {}) {
+               std::vector<Incarnation> known = {Incarnation(kGateway)}, SchedulerId highest = {}) {
     scheduler.OnGatewayConnected({.name = "gateway",
                                   .incarnation = Incarnation(incarnation),
                                   .address = "gateway:1",
@@ -180,21 +182,27 @@ class ClusterFixture {
     scheduler.OnWorkerMessage(Incarnation(worker), message, now);
     Drain();
   }
+  // Its stream breaks; see Worker and Gateway for its return.
+  void Disconnect(uint64_t peer) {
+    scheduler.OnPeerDisconnected(Incarnation(peer), now);
+    Drain();
+  }
   void Lose(uint64_t peer) {
     scheduler.OnPeerLost(Incarnation(peer), now);
     workers.erase(peer);
     Drain();
   }
   // Time passes in steps of 50 ms; everybody connected is heard unless `silent` names it.
-  void Pass(base::Duration time, uint64_t silent = 0) {
+  void Pass(base::Duration time, uint64_t silent = 0) { Pass(time, std::set<uint64_t>{silent}); }
+  void Pass(base::Duration time, const std::set<uint64_t>& silent) {
     const base::TimePoint end = now + time;
     while (now < end) {
       now += milliseconds(50);
       for (auto& [id, worker] : workers) {
-        if (id != silent) scheduler.OnWorkerMessage(Incarnation(id), worker.Report(), now);
+        if (!silent.contains(id)) scheduler.OnWorkerMessage(Incarnation(id), worker.Report(), now);
         Drain();
       }
-      if (silent != kGateway) {
+      if (!silent.contains(kGateway)) {
         scheduler.OnGatewayMessage(Incarnation(kGateway), GatewayReport{}, now);
       }
       if (scheduler.NextDeadline() <= now) scheduler.OnTime(now);

@@ -32,12 +32,35 @@ struct Restarted : ClusterFixture {
 
 }  // namespace
 
-TEST_CASE("ClusterScheduler: a fresh cluster is ready with its first gateway",
+TEST_CASE("ClusterScheduler: a cluster in which nobody has obeyed a scheduler is ready within 1 s",
           "[scheduler][cluster][recovery]") {
   ClusterFixture cluster;
-  cluster.Gateway(kGateway);
-  CHECK_FALSE(cluster.scheduler.Snapshot(cluster.now).recovering);
+  cluster.Gateway(kGateway, {}, {});
+  cluster.Worker(3, "P");
+  CHECK(cluster.scheduler.recovering());
+  cluster.Pass(milliseconds(1000));
+  CHECK_FALSE(cluster.scheduler.recovering());
   CHECK(cluster.scheduler.id() == SchedulerId{1, Incarnation(1000)});
+}
+
+TEST_CASE("ClusterScheduler: a fresh gateway does not end recovery",
+          "[scheduler][cluster][recovery]") {
+  Restarted cluster;
+  cluster.Hold(5, "D",
+               {.task = OldTask(1),
+                .request = Id(1),
+                .stage = Stage::kDecode,
+                .state = TaskState::kRunning});
+  // Started just now, it knows of nobody; the one that has the requests comes later.
+  cluster.Gateway(kGateway + 1, {}, {});
+  cluster.Connect(5, "D");
+  cluster.Connect(3, "P");
+  cluster.Pass(milliseconds(2500));
+  CHECK(cluster.scheduler.recovering());
+  cluster.ConnectGateway({ClusterFixture::Text(1)});
+  CHECK_FALSE(cluster.scheduler.recovering());
+  CHECK(cluster.Counts().decoding == 1);
+  CHECK(cluster.Tasks(5) == 1);
 }
 
 TEST_CASE("ClusterScheduler: recovery waits for the known peers, or 3 s",
