@@ -4,6 +4,7 @@
 // can say RESOURCE_EXHAUSTED instead of growing without end.
 
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <optional>
 #include <utility>
@@ -13,6 +14,9 @@
 
 namespace triptych::base {
 
+// kNow: what is queued is to be taken at once; a consumer that lets items gather stops.
+enum class Urgency : uint8_t { kGather, kNow };
+
 // Thread-safe: any number of producers and consumers.
 template <typename T>
 class BoundedQueue {
@@ -20,12 +24,13 @@ class BoundedQueue {
   explicit BoundedQueue(size_t capacity) : capacity_(capacity) {}
 
   // False when the queue is full or closed; `value` is then untouched.
-  bool TryPush(T&& value) {
+  bool TryPush(T&& value, Urgency urgency = Urgency::kGather) {
     {
       MutexLock lock(&mutex_);
       if (closed_ || items_.size() >= capacity_) return false;
       items_.push_back(std::move(value));
-      if (items_.size() == capacity_ / 2) gathered_.NotifyAll();
+      if (urgency == Urgency::kNow) urgent_ = true;
+      if (urgent_ || items_.size() == capacity_ / 2) gathered_.NotifyAll();
     }
     ready_.NotifyOne();
     return true;
@@ -33,7 +38,8 @@ class BoundedQueue {
 
   // Takes everything that is queued, waiting for the first item until `deadline`. Empty after the
   // deadline, or when the queue is closed and drained. Before `not_before` it lets items gather, as
-  // long as the queue is not half full: a bound on the number of rounds of a busy consumer.
+  // long as none is urgent and the queue is not half full: a bound on the number of rounds of a
+  // busy consumer.
   std::deque<T> PopAll(TimePoint deadline, TimePoint not_before = TimePoint::min()) {
     std::deque<T> taken;
     MutexLock lock(&mutex_);
@@ -44,10 +50,11 @@ class BoundedQueue {
         break;
       }
     }
-    while (!items_.empty() && items_.size() < capacity_ / 2 && !closed_) {
+    while (!items_.empty() && !urgent_ && items_.size() < capacity_ / 2 && !closed_) {
       if (!gathered_.WaitUntil(&mutex_, not_before)) break;
     }
     taken.swap(items_);
+    urgent_ = false;
     return taken;
   }
 
@@ -87,6 +94,7 @@ class BoundedQueue {
   CondVar ready_;
   CondVar gathered_;
   std::deque<T> items_ ABSL_GUARDED_BY(mutex_);
+  bool urgent_ ABSL_GUARDED_BY(mutex_) = false;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };
 

@@ -1,10 +1,15 @@
 #pragma once
 
-// Runs StepPlans on one device. It knows no transport and takes no decision: which block, slot or
+// Runs plans on one device. It knows no transport and takes no decision: which block, slot or
 // buffer is used for what is in the plan. Back ends: engine/cpu, engine/modelled, later engine/gpu.
 //
-// Thread rule: every method is called by one owner thread; `on_result` is called by the engine's
-// own thread (or, modelled in virtual time, by whoever drives it) and must not block.
+// Lanes: language steps run one after another, and so do encode steps; the two lanes, imports and
+// exports run beside each other and never wait for each other, but an export for the step that it
+// names. So the device may copy while it computes, and a long encode holds up no token.
+//
+// Thread rule: one owner thread calls every method but ChecksumLanded, which any may call. Events
+// come from the engine's own threads, several of them (or, modelled in virtual time, from whoever
+// drives it), and must not block.
 
 #include <cstdint>
 #include <functional>
@@ -37,26 +42,48 @@ struct EncodeInput {
 // Memory of pieces to be sent and of pieces received.
 struct TransferRegions {
   base::MemoryRef staging, landing;
+
+  base::MemoryRef Staging(const scheduler::PieceBuffer& buffer) const {
+    return staging.Sub(buffer.offset, buffer.bytes);
+  }
+  base::MemoryRef Landing(const scheduler::PieceBuffer& buffer) const {
+    return landing.Sub(buffer.offset, buffer.bytes);
+  }
+};
+
+struct ExecutorEvents {
+  // In the order of submission within a lane.
+  std::function<void(scheduler::StepResult)> on_result;
+  // In the order of submission.
+  std::function<void(scheduler::BufferId)> on_import;
+  // In any order, also before the result of the step that wrote it.
+  std::function<void(scheduler::ExportResult)> on_export;
 };
 
 class Executor {
  public:
-  using OnResult = std::function<void(scheduler::StepResult)>;
   virtual ~Executor() = default;
 
   virtual const Capacity& capacity() const = 0;
+  // Where the buffers of pieces lie; the stage scheduler cuts them out. Constant, so that a
+  // transport may register them once.
+  virtual const TransferRegions& transfer_regions() const = 0;
 
   // Takes the patches that a later EncodeRow of `task` reads; replaces earlier ones of that task.
   virtual void ProvidePatches(scheduler::TaskId task, EncodeInput input) = 0;
   // Forgets them; unknown tasks are fine. Steps already submitted keep what they need.
   virtual void DropPatches(scheduler::TaskId task) = 0;
 
-  // Where the buffers of pieces lie; the stage scheduler cuts them out. Constant, so that a
-  // transport may register them once.
-  virtual const TransferRegions& transfer_regions() const = 0;
-
-  // Enqueues a plan; at most two are in flight. Results come in the order of submission.
+  // Enqueues a plan; at most two of each lane are in flight.
   virtual void Submit(scheduler::StepPlan plan) = 0;
+  // Enqueue a copy of one piece, at most 64 of each kind. The checksum of an export is computed on
+  // the way.
+  virtual void Import(scheduler::ImportSpec spec) = 0;
+  virtual void Export(scheduler::ExportSpec spec) = 0;
+  // The checksum of a piece that has landed; `on_checksum` is called as an event is, or from
+  // within. At most one for each piece that is being received.
+  virtual void ChecksumLanded(scheduler::PieceBuffer buffer,
+                              std::function<void(uint64_t)> on_checksum) = 0;
 };
 
 }  // namespace triptych::engine

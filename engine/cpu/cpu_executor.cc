@@ -1,5 +1,7 @@
 #include "engine/cpu/cpu_executor.h"
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/check.h"
@@ -8,6 +10,9 @@
 #include "models/weights/checkpoint.h"
 
 namespace triptych::engine {
+
+using scheduler::Lane;
+
 namespace {
 
 constexpr int32_t kSlotsPerPage = 64;
@@ -32,7 +37,7 @@ Capacity MakeCapacity(const CpuExecutorOptions& options, const models::ModelConf
 
 absl::StatusOr<std::unique_ptr<CpuExecutor>> CpuExecutor::Create(const CpuExecutorOptions& options,
                                                                  const base::Clock& clock,
-                                                                 OnResult on_result) {
+                                                                 ExecutorEvents events) {
   if (options.threads < 1 || options.kv_block_tokens < 1 || options.kv_blocks < 1 ||
       options.embedding_slots < 1) {
     return absl::InvalidArgumentError("CpuExecutor: threads and pool sizes must be at least 1");
@@ -48,25 +53,36 @@ absl::StatusOr<std::unique_ptr<CpuExecutor>> CpuExecutor::Create(const CpuExecut
                                  .kv_heads = config.num_kv_heads,
                                  .head_dim = config.head_dim,
                                  .dtype = options.kv_type};
-  std::unique_ptr<CpuExecutor> executor(new CpuExecutor(clock, std::move(on_result)));
+  std::unique_ptr<CpuExecutor> executor(new CpuExecutor(clock, std::move(events)));
   ASSIGN_OR_RETURN(executor->staging_, HostMemory::Map(options.staging_bytes));
   ASSIGN_OR_RETURN(executor->landing_, HostMemory::Map(options.landing_bytes));
   executor->regions_ = {executor->staging_.ref(), executor->landing_.ref()};
   executor->capacity_ = MakeCapacity(options, config);
-  executor->runner_ = std::make_unique<StepRunner>(StepRunner::Parts{
-      .vision = std::move(vision),
-      .decoder = std::move(decoder),
-      .pool = std::make_unique<kernels::ThreadPool>(options.threads),
-      .kv = std::make_unique<CpuKvPool>(layout, options.kv_blocks, config.num_layers),
-      .embeddings = std::make_unique<CpuEmbeddingPool>(SlotPages(options), kSlotsPerPage,
-                                                       config.hidden_size)});
-  executor->thread_ = std::thread([raw = executor.get()] { raw->Loop(); });
+  auto kv = std::make_unique<CpuKvPool>(layout, options.kv_blocks, config.num_layers);
+  auto embeddings = std::make_unique<CpuEmbeddingPool>(SlotPages(options), kSlotsPerPage,
+                                                       static_cast<int>(config.hidden_size));
+  executor->copier_ = std::make_unique<PieceCopier>(*kv, *embeddings, executor->regions_,
+                                                    executor->capacity_.embedding_bytes_per_token);
+  executor->runner_ = std::make_unique<StepRunner>(
+      StepRunner::Parts{.vision = std::move(vision),
+                        .decoder = std::move(decoder),
+                        .pool = std::make_unique<kernels::ThreadPool>(options.threads),
+                        .kv = std::move(kv),
+                        .embeddings = std::move(embeddings)});
+  executor->compute_thread_ = std::thread([raw = executor.get()] { raw->Compute(); });
+  executor->copy_thread_ = std::thread([raw = executor.get()] { raw->Copy(); });
   return executor;
 }
 
 CpuExecutor::~CpuExecutor() {
-  queue_.Close();
-  if (thread_.joinable()) thread_.join();
+  {
+    base::MutexLock lock(&mutex_);
+    stopping_ = true;
+    changed_.NotifyAll();
+  }
+  if (compute_thread_.joinable()) compute_thread_.join();
+  copies_.Close();
+  if (copy_thread_.joinable()) copy_thread_.join();
 }
 
 void CpuExecutor::ProvidePatches(scheduler::TaskId task, EncodeInput input) {
@@ -75,6 +91,8 @@ void CpuExecutor::ProvidePatches(scheduler::TaskId task, EncodeInput input) {
 
 void CpuExecutor::DropPatches(scheduler::TaskId task) { patches_.erase(task); }
 
+// ---- computing ----------------------------------------------------------------------------------
+
 void CpuExecutor::Submit(scheduler::StepPlan plan) {
   RunnableStep step{.plan = std::move(plan)};
   for (const scheduler::EncodeRow& encode : step.plan.encodes) {
@@ -82,25 +100,118 @@ void CpuExecutor::Submit(scheduler::StepPlan plan) {
     CHECK_TRUE(found != patches_.end());
     step.patches.push_back(found->second);
   }
-  for (const scheduler::ImportSpec& import : step.plan.imports) {
-    step.import_bytes.push_back(
-        regions_.landing.Sub(import.buffer.offset, import.buffer.bytes).HostBytes());
-  }
-  for (const scheduler::ExportSpec& spec : step.plan.exports) {
-    step.export_bytes.push_back(
-        regions_.staging.Sub(spec.buffer.offset, spec.buffer.bytes).HostBytes());
-  }
-  CHECK_TRUE(queue_.TryPush(std::move(step)));
+  base::MutexLock lock(&mutex_);
+  const auto index = static_cast<int>(step.plan.lane);
+  LaneOfSteps& lane = lanes_[index];
+  CHECK_LT(lane.steps.size(), 2u);
+  // A lane that had nothing to do does not save up turns.
+  if (lane.steps.empty()) lane.used = std::max(lane.used, lanes_[1 - index].used);
+  lane.steps.push_back({.step = std::move(step)});
+  changed_.NotifyAll();
 }
 
-void CpuExecutor::Loop() {
-  while (std::optional<RunnableStep> step = queue_.Pop()) {
-    const base::TimePoint start = clock_.Now();
-    scheduler::StepResult result = runner_->Run(*step);
-    result.seconds = base::ToSeconds(clock_.Now() - start);
-    step.reset();
-    on_result_(std::move(result));
+// The step whose turn it is; null when there is nothing left and it is time to stop.
+CpuExecutor::Running* CpuExecutor::Next(Lane* lane) {
+  base::MutexLock lock(&mutex_);
+  while (lanes_[0].steps.empty() && lanes_[1].steps.empty() && !stopping_) changed_.Wait(&mutex_);
+  const bool other =
+      lanes_[0].steps.empty() || (!lanes_[1].steps.empty() && lanes_[1].used < lanes_[0].used);
+  *lane = other ? Lane::kEncode : Lane::kLanguage;
+  LaneOfSteps& chosen = lanes_[static_cast<int>(*lane)];
+  return chosen.steps.empty() ? nullptr : &chosen.steps.front();
+}
+
+// True when the step is over.
+bool CpuExecutor::RunPart(Running* running, scheduler::StepResult* result) {
+  const scheduler::StepPlan& plan = running->step.plan;
+  if (plan.lane == Lane::kEncode) {
+    runner_->Encode(plan.encodes[running->items_done], *running->step.patches[running->items_done]);
+    if (++running->items_done < plan.encodes.size()) return false;
+    *result = {.id = plan.id, .lane = plan.lane};
+  } else {
+    *result = runner_->Run(plan);
   }
+  return true;
+}
+
+void CpuExecutor::Compute() {
+  Lane lane = Lane::kLanguage;
+  while (Running* const running = Next(&lane)) {
+    const base::TimePoint start = clock_.Now();
+    scheduler::StepResult result;
+    const bool over = RunPart(running, &result);
+    const base::Duration took = clock_.Now() - start;
+    running->used += took;
+    result.seconds = base::ToSeconds(running->used);
+    {
+      base::MutexLock lock(&mutex_);
+      lanes_[static_cast<int>(lane)].used += took;
+    }
+    if (over) Finish(lane, std::move(result));
+  }
+}
+
+void CpuExecutor::Finish(Lane lane, scheduler::StepResult result) {
+  std::vector<scheduler::ExportSpec> written;
+  {
+    base::MutexLock lock(&mutex_);
+    LaneOfSteps& finished = lanes_[static_cast<int>(lane)];
+    finished.done = result.id;
+    finished.steps.pop_front();
+    for (scheduler::ExportSpec& spec : std::exchange(waiting_exports_, {})) {
+      if (IsWritten(spec)) {
+        written.push_back(std::move(spec));
+      } else {
+        waiting_exports_.push_back(std::move(spec));
+      }
+    }
+  }
+  for (scheduler::ExportSpec& spec : written) EnqueueExport(std::move(spec));
+  events_.on_result(std::move(result));
+}
+
+// ---- copying ------------------------------------------------------------------------------------
+
+bool CpuExecutor::IsWritten(const scheduler::ExportSpec& spec) const {
+  const bool kv = spec.range.kind == scheduler::TransferKind::kKv;
+  return spec.after <= lanes_[static_cast<int>(kv ? Lane::kLanguage : Lane::kEncode)].done;
+}
+
+void CpuExecutor::Import(scheduler::ImportSpec spec) {
+  Enqueue([this, spec = std::move(spec)] {
+    copier_->Import(spec);
+    events_.on_import(spec.buffer.id);
+  });
+}
+
+void CpuExecutor::Export(scheduler::ExportSpec spec) {
+  {
+    base::MutexLock lock(&mutex_);
+    if (!IsWritten(spec)) {
+      waiting_exports_.push_back(std::move(spec));
+      return;
+    }
+  }
+  EnqueueExport(std::move(spec));
+}
+
+void CpuExecutor::EnqueueExport(scheduler::ExportSpec spec) {
+  Enqueue([this, spec = std::move(spec)] { events_.on_export(copier_->Export(spec)); });
+}
+
+void CpuExecutor::ChecksumLanded(scheduler::PieceBuffer buffer,
+                                 std::function<void(uint64_t)> on_checksum) {
+  Enqueue([this, buffer, on_checksum = std::move(on_checksum)] {
+    on_checksum(copier_->ChecksumLanded(buffer));
+  });
+}
+
+void CpuExecutor::Enqueue(std::function<void()> copy) {
+  CHECK_TRUE(copies_.TryPush(std::move(copy)) || copies_.closed());
+}
+
+void CpuExecutor::Copy() {
+  while (std::optional<std::function<void()>> copy = copies_.Pop()) (*copy)();
 }
 
 }  // namespace triptych::engine

@@ -1,14 +1,13 @@
 #pragma once
 
-// Runs one plan on the CPU, from imports to exports, on the calling thread and its pool. It owns
-// the model and the physical pools; it knows no queue and no clock. One thread.
+// Runs the rows of one plan, or one item's encode, on the calling thread and its pool. It owns the
+// model and the physical pools; it knows no queue and no clock. One thread.
 
 #include <deque>
 #include <memory>
 #include <utility>
 #include <vector>
 
-#include "absl/types/span.h"
 #include "engine/executor.h"
 #include "engine/memory/cpu_pools.h"
 #include "kernels/thread_pool.h"
@@ -18,13 +17,11 @@
 
 namespace triptych::engine {
 
-// A plan with the memory that its ids stand for, looked up by the thread that owns the tables.
+// A plan with what its ids stand for, looked up by the thread that owns the tables.
 struct RunnableStep {
   scheduler::StepPlan plan;
   // One for each encode; shared with the table of provided patches, which may drop them earlier.
   std::vector<std::shared_ptr<const EncodeInput>> patches;
-  std::vector<absl::Span<uint8_t>> import_bytes;  // one for each import
-  std::vector<absl::Span<uint8_t>> export_bytes;  // one for each export
 };
 
 class StepRunner {
@@ -39,15 +36,12 @@ class StepRunner {
 
   explicit StepRunner(Parts parts) : parts_(std::move(parts)), stream_{.pool = parts_.pool.get()} {}
 
-  // The result without its time. A plan that names memory outside the pools is a CHECK: the planner
-  // is ours. Bytes from peers were checked before they got here.
-  scheduler::StepResult Run(const RunnableStep& step);
+  // A step of the language lane; the result without its time. A plan that names memory outside the
+  // pools, or a step that it may not follow, is a CHECK: the planner is ours.
+  scheduler::StepResult Run(const scheduler::StepPlan& plan);
+  void Encode(const scheduler::EncodeRow& row, const EncodeInput& input);
 
  private:
-  void Import(const scheduler::ImportSpec& spec, absl::Span<uint8_t> bytes);
-  void Encode(const scheduler::EncodeRow& row, const EncodeInput& input);
-  std::vector<scheduler::RowResult> RunRows(const scheduler::StepPlan& plan);
-  scheduler::ExportResult Export(const scheduler::ExportSpec& spec, absl::Span<uint8_t> bytes);
   int32_t TokenOf(const scheduler::SampledBy& source) const;
   // `logits` [rows that sample, vocab_size].
   std::vector<scheduler::RowResult> Sample(const scheduler::StepPlan& plan,

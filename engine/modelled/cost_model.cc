@@ -62,10 +62,7 @@ double StepSeconds(const CostModel& cost, const scheduler::StepPlan& plan) {
       seconds += cost.prefill_per_token * count + cost.prefill_per_token_squared * count * context;
     }
   }
-  int64_t moved = 0;
-  for (const auto& spec : plan.imports) moved += spec.range.token_end - spec.range.token_begin;
-  for (const auto& spec : plan.exports) moved += spec.range.token_end - spec.range.token_begin;
-  return seconds + cost.transfer_per_token * static_cast<double>(moved);
+  return seconds;
 }
 
 absl::StatusOr<CostModel> ParseCostModel(const std::string& text) {

@@ -20,10 +20,10 @@ struct CostModel {
       1e-9;  // attention: tokens of the chunk x tokens before its end
   double decode_per_sequence = 1e-4;
   double decode_per_context_token = 1e-8;
-  double transfer_per_token = 1e-7;  // imports and exports
+  double transfer_per_token = 1e-7;  // imports and exports, beside the steps
 };
 
-// Imports, encodes, rows and exports of one step together. A row of one token is a decode row.
+// Encodes and rows of one step together, alone on the device. A row of one token is a decode row.
 double StepSeconds(const CostModel& cost, const scheduler::StepPlan& plan);
 
 // Parses the text of a cost file: `name = value` a line, `#` begins a comment, what is not named

@@ -4,13 +4,12 @@
 
 namespace triptych::engine {
 
-ModelledDevice::ModelledDevice(ModelledConfig config, const base::Clock& clock, OnResult on_result)
+ModelledDevice::ModelledDevice(ModelledConfig config, const base::Clock& clock,
+                               ExecutorEvents events)
     : capacity_(config.capacity),
       clock_(clock),
-      on_result_(std::move(on_result)),
-      executor_(std::move(config), clock,
-                [this](scheduler::StepResult result)
-                    ABSL_NO_THREAD_SAFETY_ANALYSIS { results_.push_back(std::move(result)); }),
+      events_(std::move(events)),
+      executor_(std::move(config), clock, Collecting()),
       regions_(executor_.transfer_regions()),
       thread_([this] { Run(); }) {}
 
@@ -23,13 +22,31 @@ ModelledDevice::~ModelledDevice() {
   thread_.join();
 }
 
+// The executor's events come while the lock is held: they are called after it.
+ExecutorEvents ModelledDevice::Collecting() {
+  const auto later = [this](std::function<void()> event)
+                         ABSL_NO_THREAD_SAFETY_ANALYSIS { due_.push_back(std::move(event)); };
+  return {.on_result =
+              [this, later](scheduler::StepResult result) {
+                later([this, result = std::move(result)] { events_.on_result(result); });
+              },
+          .on_import =
+              [this, later](scheduler::BufferId buffer) {
+                later([this, buffer] { events_.on_import(buffer); });
+              },
+          .on_export =
+              [this, later](scheduler::ExportResult result) {
+                later([this, result] { events_.on_export(result); });
+              }};
+}
+
 void ModelledDevice::Run() {
   while (true) {
-    std::vector<scheduler::StepResult> results;
+    std::vector<std::function<void()>> due;
     {
       base::MutexLock lock(&mutex_);
-      while (!stopped_ && executor_.NextResult() > clock_.Now()) {
-        const base::TimePoint next = executor_.NextResult();
+      while (!stopped_ && executor_.NextEvent() > clock_.Now()) {
+        const base::TimePoint next = executor_.NextEvent();
         if (next == base::kNever) {
           changed_.Wait(&mutex_);
         } else {
@@ -38,9 +55,9 @@ void ModelledDevice::Run() {
       }
       if (stopped_) return;
       executor_.RunUntil(clock_.Now());
-      results.swap(results_);
+      due.swap(due_);
     }
-    for (scheduler::StepResult& result : results) on_result_(std::move(result));
+    for (const std::function<void()>& event : due) event();
   }
 }
 
@@ -58,6 +75,28 @@ void ModelledDevice::Submit(scheduler::StepPlan plan) {
   base::MutexLock lock(&mutex_);
   executor_.Submit(std::move(plan));
   changed_.NotifyAll();
+}
+
+void ModelledDevice::Import(scheduler::ImportSpec spec) {
+  base::MutexLock lock(&mutex_);
+  executor_.Import(std::move(spec));
+  changed_.NotifyAll();
+}
+
+void ModelledDevice::Export(scheduler::ExportSpec spec) {
+  base::MutexLock lock(&mutex_);
+  executor_.Export(std::move(spec));
+  changed_.NotifyAll();
+}
+
+void ModelledDevice::ChecksumLanded(scheduler::PieceBuffer buffer,
+                                    std::function<void(uint64_t)> on_checksum) {
+  uint64_t checksum = 0;
+  {
+    base::MutexLock lock(&mutex_);
+    executor_.ChecksumLanded(buffer, [&](uint64_t sum) { checksum = sum; });
+  }
+  on_checksum(checksum);
 }
 
 }  // namespace triptych::engine

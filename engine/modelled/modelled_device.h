@@ -1,10 +1,11 @@
 #pragma once
 
-// A modelled executor in real time: a thread of its own gives each result when its step's time is
-// over. Rules of executor.h.
+// A modelled executor in real time: a thread of its own tells of each piece of work when its time
+// is over. Rules of executor.h.
 
-#include <memory>
+#include <functional>
 #include <thread>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/mutex.h"
@@ -15,27 +16,32 @@ namespace triptych::engine {
 
 class ModelledDevice final : public Executor {
  public:
-  // Borrows `clock`, which must be real. `on_result` is called by the thread, without a lock held.
-  ModelledDevice(ModelledConfig config, const base::Clock& clock, OnResult on_result);
-  // Ends the thread; steps in flight give no result.
+  // Borrows `clock`, which must be real. Events are called by the thread, without a lock held.
+  ModelledDevice(ModelledConfig config, const base::Clock& clock, ExecutorEvents events);
+  // Ends the thread; of what is in flight nothing is told.
   ~ModelledDevice() override;
 
   const Capacity& capacity() const override { return capacity_; }
+  const TransferRegions& transfer_regions() const override { return regions_; }
   void ProvidePatches(scheduler::TaskId task, EncodeInput input) override;
   void DropPatches(scheduler::TaskId task) override;
-  const TransferRegions& transfer_regions() const override { return regions_; }
   void Submit(scheduler::StepPlan plan) override;
+  void Import(scheduler::ImportSpec spec) override;
+  void Export(scheduler::ExportSpec spec) override;
+  void ChecksumLanded(scheduler::PieceBuffer buffer,
+                      std::function<void(uint64_t)> on_checksum) override;
 
  private:
   void Run();
+  ExecutorEvents Collecting();
 
   const Capacity capacity_;
   const base::Clock& clock_;
-  const OnResult on_result_;
+  const ExecutorEvents events_;
   base::Mutex mutex_;
   base::CondVar changed_;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<scheduler::StepResult> results_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::function<void()>> due_ ABSL_GUARDED_BY(mutex_);  // events to be called
   ModelledExecutor executor_ ABSL_GUARDED_BY(mutex_);
   const TransferRegions regions_;
   std::thread thread_;

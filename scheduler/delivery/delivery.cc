@@ -158,15 +158,22 @@ TokenReply Delivery::OnTokens(const TokenBatch& batch, base::TimePoint) {
   }
   Request& request = it->second;
   const auto known = static_cast<int32_t>(request.sent.size());
-  const int32_t end = batch.start_index + static_cast<int32_t>(batch.tokens.size());
   if (batch.start_index > known) {
     reply.kind = TokenReply::Kind::kResumeFrom;
     reply.next_index = known;
     return reply;
   }
+  const int32_t end = batch.start_index + static_cast<int32_t>(batch.tokens.size());
   reply.next_index = std::max(known, end);
   if (!batch.error.ok()) {
     Conclude(batch.request, batch.error, base::Duration(0));
+    return reply;
+  }
+  // Kept, it would reach every worker that the request is given to.
+  for (const SampledToken& token : batch.tokens) {
+    if (token.token >= 0 && token.token < limits_.vocab_size) continue;
+    Conclude(batch.request, absl::InternalError("a worker sent a token that the model lacks"),
+             base::Duration(0));
     return reply;
   }
   // What was a duplicate in every token may still bring the finish of the last one.

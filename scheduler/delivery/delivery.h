@@ -55,6 +55,7 @@ struct DeliveryLimits {
   int max_requests = 4096;  // live at once
   // Without a scheduler: new requests that wait for the next one.
   int max_waiting = 1024;
+  int32_t vocab_size = INT32_MAX;  // token ids of answers are below
 };
 
 class Delivery {

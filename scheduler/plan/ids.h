@@ -15,7 +15,7 @@ namespace triptych::scheduler {
 using Incarnation = base::StrongId<struct IncarnationTag>;
 // Rises only when a lost or preempted producer of tokens is replaced.
 using OutputEpoch = base::StrongId<struct OutputEpochTag, uint32_t>;
-// One step of one worker's engine, counted from 1.
+// One step of one lane of a worker's engine, counted from 1.
 using StepId = base::StrongId<struct StepTag>;
 // A buffer of one region of transfer memory of one worker, never used twice.
 using BufferId = base::StrongId<struct BufferTag>;

@@ -3,9 +3,9 @@
 // What a stage scheduler asks of an engine, and what comes back: plain data, valid on any device.
 // Logical ids only; engine/memory maps them to addresses.
 //
-// Order inside one step: imports land first, then encodes, then rows, then exports. So an export
-// may name what a row of the same step wrote, and a row may read what an import of the same step
-// brought.
+// Steps of one lane run one after another; lanes, imports and exports run beside each other. What a
+// row or an encode reads is there when its step is submitted: a vector was encoded or imported by
+// work that is over. An export alone may name what a step in flight writes.
 
 #include <cstdint>
 #include <memory>
@@ -53,7 +53,9 @@ struct EmbeddingRange {
   std::vector<BlockId> pages;  // of the item
 };
 
-// The input of a row whose token another, unfinished step samples: the last token of that row.
+// The input of a row whose token an earlier step of its lane samples, one that may not have
+// finished when this one is submitted: the last token of that row. It is the step before its own or
+// the one before that; to name another is a fault of the planner, which every engine CHECKs.
 struct SampledBy {
   StepId step;
   int32_t row = 0;
@@ -111,23 +113,26 @@ struct ImportSpec {
   std::vector<BlockId> pages;  // of the sequence (KV) or of the item (embeddings)
 };
 
-// Gather blocks or slots into a staging buffer.
+// Gather blocks or slots into a staging buffer, once step `after` is over: of the language lane for
+// KV, of the encode lane for embeddings; 0 when what is gathered is there.
 struct ExportSpec {
   TaskId task;
+  StepId after;
   PieceBuffer buffer;
   CacheRange range;
   std::vector<BlockId> pages;  // as of an import
 };
 
+// Encodes and rows of a shared worker do not wait for each other.
+enum class Lane : uint8_t { kLanguage = 0, kEncode = 1 };
+inline constexpr int kNumLanes = 2;
+
 struct StepPlan {
   StepId id;
-  std::vector<ImportSpec> imports;
-  std::vector<EncodeRow> encodes;
-  std::vector<PlanRow> rows;
-  std::vector<ExportSpec> exports;
-  bool empty() const {
-    return imports.empty() && encodes.empty() && rows.empty() && exports.empty();
-  }
+  Lane lane = Lane::kLanguage;
+  std::vector<EncodeRow> encodes;  // of the encode lane
+  std::vector<PlanRow> rows;       // of the language lane
+  bool empty() const { return encodes.empty() && rows.empty(); }
 };
 
 struct TokenLogprob {
@@ -156,8 +161,8 @@ struct ExportResult {
 
 struct StepResult {
   StepId id;
+  Lane lane = Lane::kLanguage;
   std::vector<RowResult> rows;  // as many, and in the order, of the plan's rows
-  std::vector<ExportResult> exports;
   // Seconds of compute, for cost learning; not for decisions about correctness.
   double seconds = 0;
 };

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "scheduler/stage/admission.h"
-#include "scheduler/stage/handover.h"
 
 namespace triptych::scheduler {
 namespace {
@@ -17,6 +16,14 @@ struct Budget {
   int32_t rows;
   bool spent() const { return tokens <= 0 || rows <= 0; }
 };
+
+// False when there is nothing to do in it.
+bool Submit(StageState& state, StepPlan plan, StepRecord record) {
+  if (plan.empty()) return false;
+  state.steps.Submitted(std::move(record));
+  state.Emit(SubmitStep{std::move(plan)});
+  return true;
+}
 
 // The pages that an encode task writes; null while it must not start.
 const BlockHandle* EncodeTarget(StageState& state, const EncodeTask& task,
@@ -30,7 +37,9 @@ const BlockHandle* EncodeTarget(StageState& state, const EncodeTask& task,
   return expected && place.num_tokens == task.assign.num_tokens ? &place.slots : nullptr;
 }
 
-void PlanEncodes(StageState& state, StepPlan& plan, StepRecord& record) {
+bool PlanEncodeStep(StageState& state) {
+  StepPlan plan{.id = state.steps.next_id(Lane::kEncode), .lane = Lane::kEncode};
+  StepRecord record{.id = plan.id, .lane = plan.lane};
   int64_t patches = 0;
   for (auto& [id, task] : state.encodes) {
     auto* ready = std::get_if<EncodeReady>(&task.state);
@@ -38,14 +47,15 @@ void PlanEncodes(StageState& state, StepPlan& plan, StepRecord& record) {
     const BlockHandle* slots = EncodeTarget(state, task, *ready);
     if (slots == nullptr) continue;
     const int64_t cost = ready->grid.patches();
-    if (patches > 0 && patches + cost > state.config.encode_patches_a_step) return;
+    if (patches > 0 && patches + cost > state.config.encode_patches_a_step) break;
     patches += cost;
     plan.encodes.push_back({id, ready->grid, task.assign.num_tokens, slots->Pages()});
     record.encodes.push_back({id, task.life, cost});
     const PrefillTask* consumer = Find(state.prefills, task.assign.consumer);
     const uint64_t life = task.local && consumer != nullptr ? consumer->life : 0;
-    task.state = Encoding{std::move(ready->slots), life};
+    task.state = Encoding{std::move(ready->slots), plan.id, life};
   }
+  return Submit(state, std::move(plan), std::move(record));
 }
 
 // The youngest prompt that waits with its KV for a decode worker: it may be waiting for this one,
@@ -167,29 +177,24 @@ void PlanPrefills(StageState& state, Budget& budget, StepPlan& plan, StepRecord&
   }
 }
 
-bool PlanStep(StageState& state) {
-  StepPlan plan;
-  plan.id = state.steps.next_id();
-  StepRecord record;
-  record.id = plan.id;
+bool PlanLanguageStep(StageState& state) {
+  StepPlan plan{.id = state.steps.next_id(Lane::kLanguage), .lane = Lane::kLanguage};
+  StepRecord record{.id = plan.id, .lane = plan.lane};
   Budget budget{state.config.step_tokens, state.config.max_batch};
-  PlanEncodes(state, plan, record);
   PlanDecodes(state, budget, plan, record);
   PlanPrefills(state, budget, plan, record);
-  // They run before the rows, but are planned after them: making room for a row may end a task.
-  PlanImports(state, plan, record);
-  PlanExports(state, plan, record);
-  if (plan.empty()) return false;
-  state.steps.Submitted(std::move(record));
-  state.Emit(SubmitStep{std::move(plan)});
-  return true;
+  return Submit(state, std::move(plan), std::move(record));
 }
 
 }  // namespace
 
 void PlanSteps(StageState& state) {
-  while (state.steps.in_flight() < state.config.max_steps_in_flight && PlanStep(state)) {
-  }
+  const auto fill = [&](Lane lane, bool (*plan)(StageState&)) {
+    while (state.steps.in_flight(lane) < state.config.max_steps_in_flight && plan(state)) {
+    }
+  };
+  fill(Lane::kLanguage, PlanLanguageStep);
+  fill(Lane::kEncode, PlanEncodeStep);
 }
 
 }  // namespace triptych::scheduler

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/check.h"
 #include "scheduler/stage/admission.h"
 #include "scheduler/stage/inputs.h"
 
@@ -23,9 +24,17 @@ OutgoingPieces* FindOutgoing(StageState& state, const TransferKey& key) {
   return nullptr;
 }
 
+// The transfer is over, one way or the other.
+void Forget(StageState& state, std::optional<OutgoingPieces>& outgoing) {
+  if (outgoing.has_value() && outgoing->awaits_token.has_value()) {
+    state.sender.DropStaged(outgoing->awaits_token->buffer.id);
+  }
+  outgoing.reset();
+}
+
 // The slots are free once their export is over; from now on the task is only remembered.
 void EndDelivery(StageState& state, EncodeTask& task) {
-  task.outgoing.reset();
+  Forget(state, task.outgoing);
   RetireSlots(state, task);
   task.state = EncodeDelivered{};
 }
@@ -36,7 +45,9 @@ void On(StageState& state, const TransferGranted& event) {
 
 void On(StageState& state, const TransferDelivered& event) {
   if (FindOutgoing(state, event.key) == nullptr) return;
-  if (PrefillTask* prefill = Find(state.prefills, event.key.producer)) prefill->outgoing.reset();
+  if (PrefillTask* prefill = Find(state.prefills, event.key.producer)) {
+    Forget(state, prefill->outgoing);
+  }
   EncodeTask* encode = Find(state.encodes, event.key.producer);
   if (encode == nullptr) return;
   EndDelivery(state, *encode);
@@ -55,7 +66,7 @@ void On(StageState& state, const TransferFailed& event) {
     return Fail(state, event.key.producer, status);
   }
   // A lost decode worker is no reason to give up KV: the scheduler binds another one.
-  Find(state.prefills, event.key.producer)->outgoing.reset();
+  Forget(state, Find(state.prefills, event.key.producer)->outgoing);
   if (!unwanted && !absl::IsUnavailable(event.status)) Fail(state, event.key.producer, status);
 }
 
@@ -67,19 +78,19 @@ void On(StageState& state, const PieceLanded& piece) {
   uint64_t life = 0;
   if (prefill != nullptr) life = prefill->life;
   if (decode != nullptr) life = decode->life;
-  state.landed.push_back({piece, life});
+  state.landed.push_back({.piece = piece, .life = life});
 }
 
+// It comes with the last piece; the input is here when that is imported.
 void On(StageState& state, const TransferReceived& event) {
+  CHECK_TRUE(!state.landed.empty());
+  LandedPiece& last = state.landed.back();
+  CHECK_TRUE(last.piece.consumer == event.consumer && last.piece.item == event.item);
+  last.completes = event;
   PrefillTask* prefill = Find(state.prefills, event.consumer);
-  if (prefill != nullptr && prefill->items.at(event.item).producer == event.producer) {
-    ItemIsHere(state, *prefill, event.item);
-  }
-  DecodeTask* decode = Find(state.decodes, event.consumer);
-  auto* waiting = decode ? std::get_if<AwaitingKv>(&decode->state) : nullptr;
-  if (waiting == nullptr || waiting->first.has_value()) return;
-  waiting->first = event.first_token;
-  StartDecode(state, *decode);
+  if (prefill == nullptr) return;
+  PrefillItem& item = prefill->items.at(event.item);
+  if (item.producer == event.producer) item.received = true;
 }
 
 template <typename Action>
@@ -102,26 +113,25 @@ std::optional<ImportSpec> ImportOf(StageState& state, const LandedPiece& landed)
   const DecodeTask* task = Find(state.decodes, piece.consumer);
   if (task == nullptr || task->life != landed.life) return std::nullopt;
   const auto* waiting = std::get_if<AwaitingKv>(&task->state);
-  const auto* running = std::get_if<Decoding>(&task->state);
-  if (waiting == nullptr && running == nullptr) return std::nullopt;
-  const BlockTable& blocks = waiting != nullptr ? waiting->blocks : running->blocks;
-  spec.pages = blocks.Pages(piece.range.token_end);
+  if (waiting == nullptr) return std::nullopt;
+  spec.pages = waiting->blocks.Pages(piece.range.token_end);
   return spec;
 }
 
 // ---- exports ----
 
-// Plans exports of tokens [outgoing.exported, available), `whole` pieces of at most `piece_tokens`.
+// Submits exports of tokens [outgoing.exported, available), in pieces of at most `max_piece_bytes`.
+// `place(spec)` adds the pages and the step that writes them.
 template <typename Place>
-void ExportUpTo(StageState& state, OutgoingPieces& outgoing, int32_t available, Place place,
-                std::pair<StepPlan*, StepRecord*> step) {
+void ExportUpTo(StageState& state, OutgoingPieces& outgoing, int32_t available, Place place) {
   const bool kv = outgoing.kind == TransferKind::kKv;
   const int64_t token_bytes =
       kv ? state.config.profile.kv_bytes_per_token : state.config.embedding_bytes_per_token;
   const int32_t unit = kv ? state.config.profile.kv_block_tokens : 1;
   const int64_t most = std::max<int64_t>(1, state.config.max_piece_bytes / (token_bytes * unit));
   if (available < outgoing.num_tokens) available -= available % unit;
-  while (outgoing.granted && outgoing.exported < available) {
+  while (outgoing.granted && outgoing.exported < available &&
+         state.steps.exports() < state.config.max_pieces_in_flight) {
     const auto end =
         static_cast<int32_t>(std::min<int64_t>(available, outgoing.exported + most * unit));
     const std::optional<PieceBuffer> buffer =
@@ -131,14 +141,14 @@ void ExportUpTo(StageState& state, OutgoingPieces& outgoing, int32_t available, 
     if (kv) range.layer_end = state.config.num_layers;
     ExportSpec spec{.task = outgoing.key.producer, .buffer = *buffer, .range = range};
     place(spec);
-    step.first->exports.push_back(std::move(spec));
-    step.second->exports.push_back({outgoing.key, outgoing.next_index++, *buffer, range});
+    state.Emit(SubmitExport{std::move(spec)});
+    state.steps.ExportSubmitted({outgoing.key, outgoing.next_index++, *buffer, range});
     outgoing.exported = end;
   }
 }
 
-void StagePiece(StageState& state, const StepRecord::Export& piece, uint64_t checksum) {
-  const OutgoingPieces* outgoing = FindOutgoing(state, piece.key);
+void StagePiece(StageState& state, const ExportRecord& piece, uint64_t checksum) {
+  OutgoingPieces* outgoing = FindOutgoing(state, piece.key);
   if (outgoing == nullptr) return state.sender.DropStaged(piece.buffer.id);
   StagedPiece staged{.key = piece.key,
                      .index = piece.index,
@@ -147,9 +157,10 @@ void StagePiece(StageState& state, const StepRecord::Export& piece, uint64_t che
                      .checksum = checksum};
   if (piece.range.token_end == outgoing->num_tokens) {
     staged.position = Ready::Position::kLast;
-    const PrefillTask* prefill = Find(state.prefills, piece.key.producer);
-    // The last tokens of a prompt are computed by the row that samples.
-    if (prefill != nullptr) staged.first_token = std::get<PrefillKept>(prefill->state).first;
+    if (PrefillTask* prefill = Find(state.prefills, piece.key.producer)) {
+      outgoing->awaits_token = std::move(staged);
+      return StageLastPiece(state, *prefill);
+    }
   }
   state.sender.PieceStaged(staged, state.now);
 }
@@ -194,7 +205,7 @@ void OfferKv(StageState& state, PrefillTask& task) {
 
 void StopSending(StageState& state, std::optional<OutgoingPieces>& outgoing) {
   if (outgoing.has_value()) state.sender.Cancel(outgoing->key, state.now);
-  outgoing.reset();
+  Forget(state, outgoing);
 }
 
 void ExpectItems(StageState& state, const PrefillTask& task) {
@@ -224,7 +235,7 @@ void ExpectKv(StageState& state, DecodeTask& task) {
 void BindProducer(StageState& state, PrefillTask& task, const InputProducer& input) {
   if (input.item < 0 || input.item >= static_cast<int32_t>(task.items.size())) return;
   PrefillItem& item = task.items[input.item];
-  if (item.landed) return;
+  if (item.landed || item.received) return;
   item.producer = input.producer;
   state.receiver.Rebind(task.assign.task, input, state.now);
 }
@@ -233,28 +244,29 @@ void StopReceiving(StageState& state, const TaskId& consumer) {
   state.receiver.Forget(consumer, state.now);
 }
 
-void PlanImports(StageState& state, StepPlan& plan, StepRecord& record) {
-  for (const LandedPiece& landed : std::exchange(state.landed, {})) {
-    std::optional<ImportSpec> spec = ImportOf(state, landed);
-    if (!spec.has_value()) {
+void PlanImports(StageState& state) {
+  while (!state.landed.empty() && state.steps.imports() < state.config.max_pieces_in_flight) {
+    LandedPiece landed = std::move(state.landed.front());
+    state.landed.pop_front();
+    if (std::optional<ImportSpec> spec = ImportOf(state, landed)) {
+      state.Emit(SubmitImport{*std::move(spec)});
+      state.steps.ImportSubmitted(std::move(landed));
+    } else {
       state.receiver.Imported(landed.piece.buffer.id, state.now);
-      continue;
     }
-    plan.imports.push_back(*std::move(spec));
-    record.imports.push_back(landed.piece.buffer.id);
   }
 }
 
-void PlanExports(StageState& state, StepPlan& plan, StepRecord& record) {
-  const std::pair step(&plan, &record);
+void PlanExports(StageState& state) {
   for (auto& [id, task] : state.encodes) {
-    const BlockHandle* slots = nullptr;
-    if (auto* s = std::get_if<Encoding>(&task.state)) slots = &s->slots;
-    if (auto* s = std::get_if<DeliveringEmbedding>(&task.state)) slots = &s->slots;
-    if (slots == nullptr || !task.outgoing.has_value()) continue;
-    ExportUpTo(
-        state, *task.outgoing, task.assign.num_tokens,
-        [&](ExportSpec& spec) { spec.pages = slots->Pages(); }, step);
+    if (!task.outgoing.has_value()) continue;
+    const auto* encoding = std::get_if<Encoding>(&task.state);
+    const auto* delivering = std::get_if<DeliveringEmbedding>(&task.state);
+    if (encoding == nullptr && delivering == nullptr) continue;
+    ExportUpTo(state, *task.outgoing, task.assign.num_tokens, [&](ExportSpec& spec) {
+      spec.pages = encoding != nullptr ? encoding->slots.Pages() : delivering->slots.Pages();
+      if (encoding != nullptr) spec.after = encoding->step;
+    });
   }
   for (auto& [id, task] : state.prefills) {
     if (!task.outgoing.has_value()) continue;
@@ -263,28 +275,47 @@ void PlanExports(StageState& state, StepPlan& plan, StepRecord& record) {
     if (running == nullptr && kept == nullptr) continue;
     const Sequence& sequence = running != nullptr ? running->sequence : kept->sequence;
     const BlockTable& blocks = running != nullptr ? running->blocks : kept->blocks;
-    // The last piece carries the token that the last row samples, so it waits for that row.
+    // The last piece goes with the token that the last row samples, so it waits for that row.
     const bool whole = kept != nullptr || sequence.available() == 0;
     const int32_t most = task.outgoing->num_tokens;
     const int32_t available = whole ? most : std::min(sequence.planned(), most - 1);
-    ExportUpTo(
-        state, *task.outgoing, available,
-        [&](ExportSpec& spec) { spec.pages = blocks.Pages(spec.range.token_end); }, step);
+    ExportUpTo(state, *task.outgoing, available, [&](ExportSpec& spec) {
+      spec.pages = blocks.Pages(spec.range.token_end);
+      spec.after = sequence.WrittenBy(spec.range.token_end);
+    });
   }
-  ForwardTransfers(state);
 }
 
-void ImportsDone(StageState& state, const StepRecord& record) {
-  for (BufferId buffer : record.imports) state.receiver.Imported(buffer, state.now);
+void ImportDone(StageState& state, BufferId buffer) {
+  const LandedPiece landed = state.steps.ImportFinished(buffer);
+  state.receiver.Imported(buffer, state.now);
+  if (!landed.completes.has_value()) return;
+  const TransferReceived& event = *landed.completes;
+  PrefillTask* prefill = Find(state.prefills, event.consumer);
+  if (prefill != nullptr && prefill->life == landed.life &&
+      prefill->items.at(event.item).producer == event.producer) {
+    ItemIsHere(state, *prefill, event.item);
+  }
+  DecodeTask* decode = Find(state.decodes, event.consumer);
+  if (decode == nullptr || decode->life != landed.life) return;
+  auto* waiting = std::get_if<AwaitingKv>(&decode->state);
+  if (waiting == nullptr || waiting->first.has_value()) return;
+  waiting->first = event.first_token;
+  StartDecode(state, *decode);
 }
 
-void ExportsDone(StageState& state, const StepRecord& record,
-                 const std::vector<ExportResult>& results) {
-  CHECK_EQ(record.exports.size(), results.size());
-  for (size_t i = 0; i < results.size(); ++i) {
-    CHECK_TRUE(record.exports[i].buffer.id == results[i].buffer);
-    StagePiece(state, record.exports[i], results[i].checksum);
-  }
+void ExportDone(StageState& state, const ExportResult& result) {
+  const ExportRecord record = state.steps.ExportFinished(result.buffer);
+  StagePiece(state, record, result.checksum);
+}
+
+void StageLastPiece(StageState& state, PrefillTask& task) {
+  const auto* kept = std::get_if<PrefillKept>(&task.state);
+  if (kept == nullptr || !task.outgoing.has_value()) return;
+  std::optional<StagedPiece> staged = std::exchange(task.outgoing->awaits_token, std::nullopt);
+  if (!staged.has_value()) return;
+  staged->first_token = kept->first;
+  state.sender.PieceStaged(*staged, state.now);
 }
 
 bool ForwardTransfers(StageState& state) {

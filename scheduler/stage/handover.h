@@ -18,7 +18,8 @@ void OfferEmbedding(StageState& state, EncodeTask& task);
 // The same for the KV of a prefill task, to the decode task that it is bound to; replaces an
 // earlier one. Nothing for a consumer on this worker.
 void OfferKv(StageState& state, PrefillTask& task);
-// No more pieces of this output; buffers in use come back when they are free.
+// No more pieces of this output; buffers in use come back when they are free. Nothing when there is
+// none.
 void StopSending(StageState& state, std::optional<OutgoingPieces>& outgoing);
 
 // ---- receiving ----
@@ -31,14 +32,16 @@ void StopReceiving(StageState& state, const TaskId& consumer);
 // The item is in its slots.
 void ItemIsHere(StageState& state, PrefillTask& task, int32_t item);
 
-// ---- steps ----
-// Imports of all pieces that landed: before the rows of the same step, which may read them. Exports
-// of what is computed (by this very step too) and granted.
-void PlanImports(StageState& state, StepPlan& plan, StepRecord& record);
-void PlanExports(StageState& state, StepPlan& plan, StepRecord& record);
-void ImportsDone(StageState& state, const StepRecord& record);
-void ExportsDone(StageState& state, const StepRecord& record,
-                 const std::vector<ExportResult>& results);
+// ---- pieces ----
+// Imports of what landed. Exports of what is granted and computed, or being computed by a step that
+// was submitted.
+void PlanImports(StageState& state);
+void PlanExports(StageState& state);
+// The input is here with its last import.
+void ImportDone(StageState& state, BufferId buffer);
+void ExportDone(StageState& state, const ExportResult& result);
+// The first token is sampled: the piece that waited for it may go.
+void StageLastPiece(StageState& state, PrefillTask& task);
 
 // Carries out what the transfer machines ask for, in order; false when there was nothing. To be
 // called after every event, and before a step that uses what they acquired.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "scheduler/request/layout.h"
 #include "scheduler/stage/admission.h"
 #include "scheduler/stage/token_flow.h"
@@ -18,6 +19,18 @@ SequenceLimits LimitsOf(const StageState& state, const PulledInput& input, int32
           .sample_limit = sample_limit,
           .max_position = state.config.max_position,
           .stop_token_ids = input.stop_token_ids};
+}
+
+// Ids of tokens that another process sampled: one that the model does not have would end the
+// engine, and then the next one that is given the request.
+absl::Status CheckTokens(const StageState& state, absl::Span<const int32_t> ids) {
+  for (const int32_t id : ids) {
+    if (!state.config.IsToken(id)) {
+      return absl::InternalError(absl::StrCat("the answer so far has a token ", id, " of ",
+                                              state.config.layout.vocab_size));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckItems(const PrefillTask& task, const PromptLayout& layout) {
@@ -39,6 +52,7 @@ absl::Status StartPrefill(StageState& state, PrefillTask& task, PulledInput inpu
   auto layout = ResolveLayout(input.segments, {}, state.config.layout);
   if (!layout.ok()) return layout.status();
   if (absl::Status status = CheckItems(task, *layout); !status.ok()) return status;
+  if (absl::Status status = CheckTokens(state, input.prefix_tokens); !status.ok()) return status;
   const auto prefix = static_cast<int32_t>(input.prefix_tokens.size());
   const int32_t total = layout->num_tokens() + prefix;
   if (total > state.config.max_position) {
@@ -110,16 +124,20 @@ void InputPulled(StageState& state, const TaskId& id, absl::StatusOr<PulledInput
   StartDecode(state, *decode);
 }
 
-void MediaReady(StageState& state, const TaskId& id, absl::Status status) {
+void MediaReady(StageState& state, const TaskId& id, absl::StatusOr<Grid> grid) {
   EncodeTask* task = Find(state.encodes, id);
   auto* waiting = task ? std::get_if<AwaitingMedia>(&task->state) : nullptr;
   if (waiting == nullptr) return;
+  absl::Status status = grid.status();
   if (status.ok() && !waiting->grid.has_value()) {
     status = absl::InternalError("media came before the input that describes them");
   }
+  // The input and the media each name a grid, and nobody before has seen both.
+  if (status.ok() && *waiting->grid != *grid) {
+    status = absl::InternalError("the media have another grid than their item");
+  }
   if (!status.ok()) return Fail(state, id, std::move(status));
-  const Grid grid = *waiting->grid;
-  task->state = EncodeReady{std::move(waiting->slots), grid};
+  task->state = EncodeReady{std::move(waiting->slots), *grid};
 }
 
 void StartDecode(StageState& state, DecodeTask& task) {
@@ -133,6 +151,9 @@ void StartDecode(StageState& state, DecodeTask& task) {
   const int32_t kv_tokens = task.local ? computed : task.assign.prompt_tokens;
   std::vector<int32_t> answer = std::move(input.prefix_tokens);
   const auto prefix = static_cast<int32_t>(answer.size());
+  absl::Status tokens = CheckTokens(state, answer);
+  if (tokens.ok()) tokens = CheckTokens(state, {first.token.token});
+  if (!tokens.ok()) return Fail(state, task.assign.task, std::move(tokens));
   if (prefix < first.index || kv_tokens < layout->num_tokens() || kv_tokens > computed) {
     return Fail(state, task.assign.task,
                 absl::InternalError(absl::StrCat("KV of ", kv_tokens, " tokens does not meet ",

@@ -13,6 +13,14 @@ namespace {
 
 absl::Status NumericalError() { return absl::InternalError("numerical_error"); }
 
+// An engine that gives a token that the model does not have has computed nonsense: nobody else may
+// see it.
+bool IsBroken(const StageState& state, const RowResult& result) {
+  return result.numerical_error ||
+         std::any_of(result.tokens.begin(), result.tokens.end(),
+                     [&](const SampledToken& t) { return !state.config.IsToken(t.token); });
+}
+
 // Slots whose last reader has finished.
 void FreeReadItems(StageState& state, PrefillTask& task, const Sequence& sequence) {
   for (size_t i = 0; i < task.items.size(); ++i) {
@@ -34,7 +42,7 @@ void PrefillRowDone(StageState& state, PrefillTask& task, const RowResult& resul
   if (running == nullptr) return;
   Sequence& sequence = running->sequence;
   const int32_t index = sequence.answer_tokens();
-  if (result.numerical_error || !sequence.FinishRow(result.tokens)) {
+  if (IsBroken(state, result) || !sequence.FinishRow(result.tokens)) {
     return BreakPrefill(state, task, *running);
   }
   FreeReadItems(state, task, sequence);
@@ -54,6 +62,7 @@ void PrefillRowDone(StageState& state, PrefillTask& task, const RowResult& resul
     state.steps.Retire(kept.blocks.TakeBlocks());
   }
   task.state = std::move(kept);
+  StageLastPiece(state, task);
   TakeOver(state, task);
 }
 
@@ -68,7 +77,7 @@ void DecodeRowDone(StageState& state, DecodeTask& task, const RowResult& result)
   if (running == nullptr) return;  // overrun after the last token
   Sequence& sequence = running->sequence;
   const int32_t index = sequence.answer_tokens();
-  if (result.numerical_error || !sequence.FinishRow(result.tokens)) {
+  if (IsBroken(state, result) || !sequence.FinishRow(result.tokens)) {
     task.outbox->Fail(NumericalError());
     return ConcludeDecode(state, task, *running);
   }
@@ -117,10 +126,9 @@ void LearnSpeed(StageState& state, const StepRecord& record, double seconds) {
 }  // namespace
 
 void StepDone(StageState& state, const StepResult& result) {
-  const StepRecord record = state.steps.Finished(result.id);
+  const StepRecord record = state.steps.Finished(result.lane, result.id);
   CHECK_EQ(record.rows.size(), result.rows.size());
   LearnSpeed(state, record, result.seconds);
-  ImportsDone(state, record);
   for (const StepRecord::Encode& encode : record.encodes) {
     EncodeTask* task = Find(state.encodes, encode.task);
     if (task != nullptr && task->life == encode.life) EncodeDone(state, *task);
@@ -136,7 +144,6 @@ void StepDone(StageState& state, const StepResult& result) {
       DecodeRowDone(state, *decode, result.rows[i]);
     }
   }
-  ExportsDone(state, record, result.exports);
 }
 
 }  // namespace triptych::scheduler

@@ -23,6 +23,15 @@ int32_t Sequence::samples_in_flight() const {
   return samples;
 }
 
+StepId Sequence::WrittenBy(int32_t end) const {
+  CHECK_LE(end, planned_);
+  if (end <= done_) return StepId();
+  for (const RowInFlight& row : rows_) {
+    if (end <= row.end) return row.step;
+  }
+  return StepId();
+}
+
 int32_t Sequence::TokenAt(int32_t token) const {
   const int32_t prompt = prompt_tokens();
   if (token < prompt) return layout_.token_ids[token];

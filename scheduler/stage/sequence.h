@@ -36,6 +36,10 @@ class Sequence {
   int32_t planned() const { return planned_; }
   int32_t done() const { return done_; }
 
+  // The step in flight that writes the KV of token `end` - 1; 0 when that is done. `end` is at most
+  // planned().
+  StepId WrittenBy(int32_t end) const;
+
   // Tokens that the next row may take, from planned() on: their values are known, or a step in
   // flight samples the last. 0 when the next row could sample nothing that is allowed.
   int32_t available() const;

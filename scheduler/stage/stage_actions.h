@@ -26,13 +26,17 @@ struct StageConfig {
   int32_t step_tokens = 1024;             // of all rows of a step, decode rows included
   int32_t max_batch = 64;                 // rows of a step
   int64_t encode_patches_a_step = 16384;  // one item always fits
-  int max_steps_in_flight = 2;
+  int max_steps_in_flight = 2;            // of each lane
+  int max_pieces_in_flight = 64;          // imports and exports, each
 
   // Of pieces, sent and received; that of one block where a block is larger. Both regions hold one.
   int64_t max_piece_bytes = 16 << 20;
   int64_t staging_bytes = int64_t{256} << 20;  // the region of outgoing pieces
   int64_t landing_bytes = int64_t{256} << 20;  // the region of incoming pieces
   int64_t buffer_alignment = 256;              // of buffers inside their regions
+
+  // Whether the model has such a token.
+  bool IsToken(int32_t id) const { return id >= 0 && id < layout.vocab_size; }
 };
 
 struct SendToScheduler {
@@ -69,8 +73,15 @@ struct PostReceive {
   PieceBuffer buffer;
 };
 
+// Work for the engine. Answer with OnStepResult, OnImported, OnExported.
 struct SubmitStep {
   StepPlan plan;
+};
+struct SubmitImport {
+  ImportSpec spec;
+};
+struct SubmitExport {
+  ExportSpec spec;
 };
 
 struct SendTokens {
@@ -84,15 +95,16 @@ struct AbortPeer {
 };
 
 // To be carried out in the order in which they were taken.
-using StageAction = std::variant<SendToScheduler, Pull, DropInput, SendTransfer, PostSend,
-                                 PostReceive, SubmitStep, SendTokens, AbortPeer>;
+using StageAction =
+    std::variant<SendToScheduler, Pull, DropInput, SendTransfer, PostSend, PostReceive, SubmitStep,
+                 SubmitImport, SubmitExport, SendTokens, AbortPeer>;
 
 // What is held, now. All 0 at rest.
 struct StageStats {
   int32_t tasks = 0;
   int32_t kv_blocks = 0;
   int32_t embedding_slots = 0;
-  int32_t steps_in_flight = 0;
+  int32_t in_flight = 0;     // steps, imports and exports
   int64_t staged_bytes = 0;  // of pieces to be sent
   int64_t landed_bytes = 0;  // of pieces received
   friend bool operator==(const StageStats&, const StageStats&) = default;

@@ -19,7 +19,9 @@ namespace {
 // Plans what the events since the last call have made possible, until nothing more comes of it.
 void Settle(StageState& state) {
   do {
+    PlanImports(state);
     PlanSteps(state);
+    PlanExports(state);
   } while (ForwardTransfers(state));
 }
 
@@ -64,9 +66,9 @@ void StageScheduler::OnPulled(TaskId task, absl::StatusOr<PulledInput> input, ba
   ForwardTransfers(*state_);
 }
 
-void StageScheduler::OnMediaReady(TaskId task, absl::Status status, base::TimePoint now) {
+void StageScheduler::OnMediaReady(TaskId task, absl::StatusOr<Grid> grid, base::TimePoint now) {
   state_->now = now;
-  MediaReady(*state_, task, std::move(status));
+  MediaReady(*state_, task, std::move(grid));
   ForwardTransfers(*state_);
 }
 
@@ -102,6 +104,18 @@ void StageScheduler::OnPeerLost(Incarnation peer, base::TimePoint now) {
 void StageScheduler::OnStepResult(StepResult result, base::TimePoint now) {
   state_->now = now;
   StepDone(*state_, result);
+  ForwardTransfers(*state_);
+}
+
+void StageScheduler::OnImported(BufferId buffer, base::TimePoint now) {
+  state_->now = now;
+  ImportDone(*state_, buffer);
+  ForwardTransfers(*state_);
+}
+
+void StageScheduler::OnExported(const ExportResult& result, base::TimePoint now) {
+  state_->now = now;
+  ExportDone(*state_, result);
   ForwardTransfers(*state_);
 }
 
@@ -143,7 +157,7 @@ StageStats StageScheduler::Stats() const {
           .kv_blocks = state_->blocks.num_held(),
           .embedding_slots =
               state_->slot_pages.num_held() * state_->config.profile.embedding_page_slots,
-          .steps_in_flight = state_->steps.in_flight(),
+          .in_flight = state_->steps.in_flight(),
           .staged_bytes = state_->sender.staged_bytes(),
           .landed_bytes = state_->receiver.landing_bytes()};
 }

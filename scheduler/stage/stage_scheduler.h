@@ -33,9 +33,9 @@ class StageScheduler {
   // Answer to Pull. UNAVAILABLE, ABORTED: the task is reported for another try. NOT_FOUND,
   // FAILED_PRECONDITION: dropped. Others end the request.
   void OnPulled(TaskId task, absl::StatusOr<PulledInput> input, base::TimePoint now);
-  // Encode: the executor has the item's patches, or `status` says why not (ends the request unless
-  // UNAVAILABLE).
-  void OnMediaReady(TaskId task, absl::Status status, base::TimePoint now);
+  // Encode: the executor has the item's patches, and this is their grid; or why not (ends the
+  // request unless UNAVAILABLE).
+  void OnMediaReady(TaskId task, absl::StatusOr<Grid> grid, base::TimePoint now);
 
   void OnTransferMessage(Incarnation peer, const TransferMessage& message, base::TimePoint now);
   // Every PostSend and PostReceive is answered exactly once. `checksum` is that of the bytes.
@@ -45,8 +45,11 @@ class StageScheduler {
   // A worker or a gateway is gone for good.
   void OnPeerLost(Incarnation peer, base::TimePoint now);
 
-  // Results come once each, in the order of submission.
+  // Once each, in the order of submission: results within a lane, and imports. Exports are over in
+  // any order, also before the result of the step that wrote them.
   void OnStepResult(StepResult result, base::TimePoint now);
+  void OnImported(BufferId buffer, base::TimePoint now);
+  void OnExported(const ExportResult& result, base::TimePoint now);
 
   void OnTokenReply(const TokenReply& reply, base::TimePoint now);
   // The stream to this gateway was rebuilt: what it has not acknowledged is sent again.

@@ -29,12 +29,6 @@
 
 namespace triptych::scheduler {
 
-// A piece that waits for its import, for the consumer task as it was when the piece landed.
-struct LandedPiece {
-  PieceLanded piece;
-  uint64_t life = 0;
-};
-
 // A piece is never less than one block.
 inline int64_t LargestPiece(const StageConfig& config) {
   return std::max({config.max_piece_bytes, config.embedding_bytes_per_token,
@@ -55,7 +49,7 @@ struct StageState {
   BlockPool slot_pages;
   TransferSender sender;
   TransferReceiver receiver;
-  std::deque<LandedPiece> landed;  // checked in, not in a step yet
+  std::deque<LandedPiece> landed;  // checked in, not imported yet
   StepLedger steps;
   // By task id, which rises with time: the first is the oldest.
   std::map<TaskId, EncodeTask> encodes;

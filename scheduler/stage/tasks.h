@@ -16,6 +16,7 @@
 #include "scheduler/plan/worker_messages.h"
 #include "scheduler/stage/sequence.h"
 #include "scheduler/stage/token_outbox.h"
+#include "scheduler/transfer/sender.h"
 
 namespace triptych::scheduler {
 
@@ -27,6 +28,8 @@ struct OutgoingPieces {
   int32_t exported = 0;    // tokens [0, exported) are in submitted exports
   int32_t next_index = 0;  // of pieces
   bool granted = false;
+  // The last piece of KV, exported before the token that goes with it was known.
+  std::optional<StagedPiece> awaits_token;
 };
 
 // ---- encode -------------------------------------------------------------------------------------
@@ -43,6 +46,7 @@ struct EncodeReady {
 };
 struct Encoding {
   BlockHandle slots;
+  StepId step;
   uint64_t consumer_life = 0;  // in memory: of the prefill task whose slots are written
 };
 struct DeliveringEmbedding {
@@ -64,7 +68,8 @@ struct PrefillItem {
   int32_t num_tokens = 0;
   BlockHandle slots;  // pages; empty again once the last chunk that reads them has finished
   std::optional<TaskId> producer;
-  bool landed = false;
+  bool received = false;  // every piece is checked in; the producer does not change any more
+  bool landed = false;    // and in its slots: rows may read it
 };
 
 struct AwaitingPrompt {

@@ -36,7 +36,8 @@ struct Gateway::Parts {
         core(scheduler::Incarnation(base::RandomBits64()), clock,
              std::make_unique<RequestDesk>(
                  model->tokenizer(),
-                 scheduler::DeliveryLimits{.max_requests = static_cast<int>(options.max_requests)},
+                 scheduler::DeliveryLimits{.max_requests = static_cast<int>(options.max_requests),
+                                           .vocab_size = model->config().vocab_size},
                  &metrics, log),
              [this](absl::Span<const scheduler::GatewayToScheduler> messages) { Send(messages); }),
         front{.intake = intake,

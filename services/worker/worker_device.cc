@@ -30,9 +30,10 @@ engine::Capacity ModelledCapacity(const WorkerOptions& options, const models::Mo
   return capacity;
 }
 
-absl::StatusOr<std::unique_ptr<engine::Executor>> MakeModelled(
-    const WorkerOptions& options, const models::ModelConfig& config, const base::Clock& clock,
-    engine::Executor::OnResult on_result) {
+absl::StatusOr<std::unique_ptr<engine::Executor>> MakeModelled(const WorkerOptions& options,
+                                                               const models::ModelConfig& config,
+                                                               const base::Clock& clock,
+                                                               engine::ExecutorEvents events) {
   engine::ModelledConfig modelled;
   modelled.capacity = ModelledCapacity(options, config);
   modelled.tokens.stop_token_ids = config.eos_token_ids;
@@ -41,12 +42,12 @@ absl::StatusOr<std::unique_ptr<engine::Executor>> MakeModelled(
   if (!options.cost.empty()) {
     ASSIGN_OR_RETURN(modelled.cost, engine::ReadCostModel(options.cost));
   }
-  return std::make_unique<engine::ModelledDevice>(std::move(modelled), clock, std::move(on_result));
+  return std::make_unique<engine::ModelledDevice>(std::move(modelled), clock, std::move(events));
 }
 
 absl::StatusOr<std::unique_ptr<engine::Executor>> MakeCpu(const WorkerOptions& options,
                                                           const base::Clock& clock,
-                                                          engine::Executor::OnResult on_result) {
+                                                          engine::ExecutorEvents events) {
   engine::CpuExecutorOptions cpu;
   cpu.model_dir = options.model;
   cpu.threads = static_cast<int>(options.threads);
@@ -54,18 +55,19 @@ absl::StatusOr<std::unique_ptr<engine::Executor>> MakeCpu(const WorkerOptions& o
   cpu.kv_block_tokens = kKvBlockTokens;
   cpu.kv_blocks = static_cast<int32_t>(options.kv_blocks);
   cpu.embedding_slots = static_cast<int32_t>(options.embedding_slots);
-  return engine::CpuExecutor::Create(cpu, clock, std::move(on_result));
+  return engine::CpuExecutor::Create(cpu, clock, std::move(events));
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<engine::Executor>> MakeExecutor(
-    const WorkerOptions& options, const models::ModelConfig& config, const base::Clock& clock,
-    engine::Executor::OnResult on_result) {
+absl::StatusOr<std::unique_ptr<engine::Executor>> MakeExecutor(const WorkerOptions& options,
+                                                               const models::ModelConfig& config,
+                                                               const base::Clock& clock,
+                                                               engine::ExecutorEvents events) {
   if (options.device == "modelled") {
-    return MakeModelled(options, config, clock, std::move(on_result));
+    return MakeModelled(options, config, clock, std::move(events));
   }
-  return MakeCpu(options, clock, std::move(on_result));
+  return MakeCpu(options, clock, std::move(events));
 }
 
 }  // namespace triptych::services

@@ -14,8 +14,9 @@ namespace triptych::services {
 
 // Loads the weights where the device needs them. Borrows `clock`. Errors as the readers of
 // models/weights; RESOURCE_EXHAUSTED when the pools do not fit into memory.
-absl::StatusOr<std::unique_ptr<engine::Executor>> MakeExecutor(
-    const WorkerOptions& options, const models::ModelConfig& config, const base::Clock& clock,
-    engine::Executor::OnResult on_result);
+absl::StatusOr<std::unique_ptr<engine::Executor>> MakeExecutor(const WorkerOptions& options,
+                                                               const models::ModelConfig& config,
+                                                               const base::Clock& clock,
+                                                               engine::ExecutorEvents events);
 
 }  // namespace triptych::services

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "base/check.h"
-#include "base/checksum.h"
 
 namespace triptych::services {
 
@@ -56,8 +55,8 @@ void WorkerLoop::Start() {
   thread_ = std::thread([this] { Run(); });
 }
 
-bool WorkerLoop::Post(Event event) {
-  if (events_.TryPush(std::move(event))) return true;
+bool WorkerLoop::Post(Event event, base::Urgency urgency) {
+  if (events_.TryPush(std::move(event), urgency)) return true;
   if (!events_.closed()) parts_.metrics.OnDroppedEvent();
   return false;
 }
@@ -91,10 +90,15 @@ void WorkerLoop::PostMedia(scheduler::TaskId task, absl::StatusOr<engine::Encode
   auto shared = std::make_shared<absl::StatusOr<engine::EncodeInput>>(std::move(input));
   Post([this, task, shared, decode](TimePoint now) {
     if (media_wanted_.erase(task) == 0) return;
-    const absl::Status status = shared->status();
-    if (status.ok()) parts_.executor.ProvidePatches(task, *std::move(*shared));
+    absl::StatusOr<scheduler::Grid> grid = absl::UnknownError("");
+    if (shared->ok()) {
+      grid = (*shared)->grid;
+      parts_.executor.ProvidePatches(task, *std::move(*shared));
+    } else {
+      grid = shared->status();
+    }
     times_.OnMediaReady(task, decode);
-    stage_.OnMediaReady(task, status, now);
+    stage_.OnMediaReady(task, std::move(grid), now);
   });
 }
 
@@ -130,9 +134,17 @@ void WorkerLoop::PostPeerLost(scheduler::Incarnation peer) {
 }
 
 void WorkerLoop::PostStepResult(scheduler::StepResult result) {
-  Post([this, result = std::move(result)](TimePoint now) mutable {
-    OnStepResult(std::move(result), now);
-  });
+  Post([this, result = std::move(result)](
+           TimePoint now) mutable { OnStepResult(std::move(result), now); },
+       base::Urgency::kNow);
+}
+
+void WorkerLoop::PostImported(scheduler::BufferId buffer) {
+  Post([this, buffer](TimePoint now) { stage_.OnImported(buffer, now); }, base::Urgency::kNow);
+}
+
+void WorkerLoop::PostExported(scheduler::ExportResult result) {
+  Post([this, result](TimePoint now) { stage_.OnExported(result, now); }, base::Urgency::kNow);
 }
 
 void WorkerLoop::PostDrain() {
@@ -153,7 +165,7 @@ std::optional<scheduler::WorkerReport> WorkerLoop::ReportForHello() {
 
 void WorkerLoop::OnStepResult(scheduler::StepResult result, TimePoint now) {
   auto it = encodes_in_flight_.find(result.id.value());
-  if (it != encodes_in_flight_.end()) {
+  if (result.lane == scheduler::Lane::kEncode && it != encodes_in_flight_.end()) {
     for (scheduler::TaskId task : it->second) {
       std::optional<TaskTimes::Finished> finished = times_.FinishEncode(task, now);
       if (!finished) continue;
@@ -232,10 +244,9 @@ void WorkerLoop::Do(const scheduler::SendTransfer& action, TimePoint now) {
 }
 
 void WorkerLoop::Do(const scheduler::PostSend& action, TimePoint) {
-  const base::MemoryRef& staging = parts_.executor.transfer_regions().staging;
+  const engine::TransferRegions& regions = parts_.executor.transfer_regions();
   parts_.transport.Send(
-      action.peer.incarnation, action.peer.address, action.sequence,
-      staging.Sub(action.buffer.offset, action.buffer.bytes),
+      action.peer.incarnation, action.peer.address, action.sequence, regions.Staging(action.buffer),
       [this, peer = action.peer.incarnation, sequence = action.sequence](absl::Status status) {
         Post([this, peer, sequence, status](TimePoint now) {
           stage_.OnPieceSent(peer, sequence, status, now);
@@ -244,18 +255,18 @@ void WorkerLoop::Do(const scheduler::PostSend& action, TimePoint) {
 }
 
 void WorkerLoop::Do(const scheduler::PostReceive& action, TimePoint) {
-  const base::MemoryRef landing =
-      parts_.executor.transfer_regions().landing.Sub(action.buffer.offset, action.buffer.bytes);
-  parts_.transport.Receive(action.peer.incarnation, action.sequence, landing,
-                           [this, peer = action.peer.incarnation, sequence = action.sequence,
-                            landing](absl::Status status) {
-                             // The checksum is taken here, on the transport's thread, so that the
-                             // loop stays quick.
-                             const absl::Span<const uint8_t> bytes = landing.HostBytes();
-                             const uint64_t checksum =
-                                 status.ok() ? base::Checksum64(bytes.data(), bytes.size()) : 0;
-                             Post([this, peer, sequence, status, checksum](TimePoint now) {
-                               stage_.OnPieceReceived(peer, sequence, status, checksum, now);
+  const auto landed = [this, peer = action.peer.incarnation, sequence = action.sequence](
+                          absl::Status status, uint64_t checksum) {
+    Post([this, peer, sequence, status = std::move(status), checksum](TimePoint now) {
+      stage_.OnPieceReceived(peer, sequence, status, checksum, now);
+    });
+  };
+  parts_.transport.Receive(action.peer.incarnation, action.sequence,
+                           parts_.executor.transfer_regions().Landing(action.buffer),
+                           [this, landed, buffer = action.buffer](absl::Status status) {
+                             if (!status.ok()) return landed(std::move(status), 0);
+                             parts_.executor.ChecksumLanded(buffer, [landed](uint64_t checksum) {
+                               landed(absl::OkStatus(), checksum);
                              });
                            });
 }
@@ -268,6 +279,14 @@ void WorkerLoop::Do(scheduler::SubmitStep& action, TimePoint now) {
     for (const auto& encode : action.plan.encodes) tasks.push_back(encode.task);
   }
   parts_.executor.Submit(std::move(action.plan));
+}
+
+void WorkerLoop::Do(scheduler::SubmitImport& action, TimePoint) {
+  parts_.executor.Import(std::move(action.spec));
+}
+
+void WorkerLoop::Do(scheduler::SubmitExport& action, TimePoint) {
+  parts_.executor.Export(std::move(action.spec));
 }
 
 void WorkerLoop::Do(const scheduler::SendTokens& action, TimePoint now) {

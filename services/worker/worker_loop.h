@@ -65,8 +65,11 @@ class WorkerLoop {
   void PostTokenReplies(std::vector<scheduler::TokenReply> replies);
   void PostTokenStreamReset(scheduler::Incarnation gateway);
   void PostPeerLost(scheduler::Incarnation peer);
-  // The executor's callback.
+  // The executor's events. They are handled at once, however busy the loop is: the device waits for
+  // the next plan, and a token for its client.
   void PostStepResult(scheduler::StepResult result);
+  void PostImported(scheduler::BufferId buffer);
+  void PostExported(scheduler::ExportResult result);
   void PostDrain();
 
   // The whole inventory, for a hello; blocks until the loop answers. A hello starts a new count of
@@ -76,7 +79,7 @@ class WorkerLoop {
  private:
   using Event = std::function<void(base::TimePoint now)>;
   // What this process caused: bounded by what is under way, so there is always room for it.
-  bool Post(Event event);
+  bool Post(Event event, base::Urgency urgency = base::Urgency::kGather);
   // What a peer sent. False when the queue is so long that the event was dropped: a peer floods us,
   // and the machines' timers heal what is lost.
   bool PostFromPeer(Event event);
@@ -93,6 +96,8 @@ class WorkerLoop {
   void Do(const scheduler::PostSend& action, base::TimePoint now);
   void Do(const scheduler::PostReceive& action, base::TimePoint now);
   void Do(scheduler::SubmitStep& action, base::TimePoint now);
+  void Do(scheduler::SubmitImport& action, base::TimePoint now);
+  void Do(scheduler::SubmitExport& action, base::TimePoint now);
   void Do(const scheduler::SendTokens& action, base::TimePoint now);
   void Do(const scheduler::AbortPeer& action, base::TimePoint now);
 
@@ -121,7 +126,7 @@ class WorkerLoop {
   bool idle_ ABSL_GUARDED_BY(idle_mutex_) = true;
   // Encode tasks whose pull is not over: patches of any other have nobody who would drop them.
   absl::flat_hash_set<scheduler::TaskId> media_wanted_;
-  // Encode tasks of the steps in flight, oldest first.
+  // Encode tasks of the encode steps in flight, oldest first.
   std::map<uint64_t, std::vector<scheduler::TaskId>> encodes_in_flight_;
   std::thread thread_;
 };

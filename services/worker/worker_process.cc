@@ -116,10 +116,12 @@ Worker::~Worker() {
 
 absl::Status Worker::Load() {
   ASSIGN_OR_RETURN(model_, models::LoadModelConfig(options_.model));
-  ASSIGN_OR_RETURN(executor_,
-                   MakeExecutor(options_, model_, clock_, [this](scheduler::StepResult result) {
-                     loop_->PostStepResult(std::move(result));
-                   }));
+  engine::ExecutorEvents events{
+      .on_result =
+          [this](scheduler::StepResult result) { loop_->PostStepResult(std::move(result)); },
+      .on_import = [this](scheduler::BufferId buffer) { loop_->PostImported(buffer); },
+      .on_export = [this](scheduler::ExportResult result) { loop_->PostExported(result); }};
+  ASSIGN_OR_RETURN(executor_, MakeExecutor(options_, model_, clock_, std::move(events)));
   ASSIGN_OR_RETURN(profile_, ProfileOf(options_, executor_->capacity()));
   processor_ = std::make_unique<models::ImageProcessor>(model_);
   if (options_.device != "modelled" && profile_.roles.has(scheduler::Stage::kEncode)) {

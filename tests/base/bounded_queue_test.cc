@@ -3,6 +3,8 @@
 #include "base/bounded_queue.h"
 
 #include <catch2/catch.hpp>
+#include <chrono>
+#include <deque>
 #include <thread>
 #include <vector>
 
@@ -15,6 +17,24 @@ TEST_CASE("BoundedQueue: a full queue refuses and leaves the value with the call
   std::vector<int> second{2, 3};
   REQUIRE_FALSE(queue.TryPush(std::move(second)));
   REQUIRE(second == std::vector<int>{2, 3});
+}
+
+TEST_CASE("BoundedQueue: an urgent item ends the gathering, an ordinary one does not", "[base]") {
+  const RealClock clock;
+  BoundedQueue<int> queue(16);
+  // The consumer would let items gather for an hour: only urgency can end this.
+  std::deque<int> taken;
+  REQUIRE(queue.TryPush(1));
+  std::thread consumer([&] { taken = queue.PopAll(kNever, clock.Now() + std::chrono::hours(1)); });
+  REQUIRE(queue.TryPush(2));
+  REQUIRE(queue.TryPush(3, Urgency::kNow));
+  consumer.join();
+  REQUIRE(taken == std::deque<int>{1, 2, 3});
+  // Urgency does not outlive what was urgent.
+  const TimePoint begin = clock.Now();
+  REQUIRE(queue.TryPush(4));
+  REQUIRE(queue.PopAll(kNever, begin + std::chrono::milliseconds(5)).size() == 1);
+  REQUIRE(clock.Now() >= begin + std::chrono::milliseconds(5));
 }
 
 TEST_CASE("BoundedQueue: a closed queue drains, then ends", "[base]") {

@@ -56,13 +56,14 @@ std::vector<int32_t> Answer(const scheduler::PulledInput& input) {
   const int32_t blocks = (layout->num_tokens() + input.max_tokens) / kBlockTokens + 1;
   base::SimulatedClock clock;
   scheduler::StepResult result;
-  engine::ModelledExecutor device(SimDevice(blocks, kMaxPosition), clock,
-                                  [&](scheduler::StepResult r) { result = std::move(r); });
+  engine::ModelledExecutor device(
+      SimDevice(blocks, kMaxPosition), clock,
+      {.on_result = [&](scheduler::StepResult r) { result = std::move(r); }});
   scheduler::PlanRow row{.token_ids = layout->token_ids,
                          .positions = layout->Positions(0, layout->num_tokens())};
   for (int32_t block = 0; block < blocks; ++block) row.pages.push_back(block);
   row.sample = scheduler::SampleSpec{input.sampling, 0};
-  scheduler::StepPlan plan;
+  scheduler::StepPlan encode{.id = StepId(1), .lane = scheduler::Lane::kEncode}, plan;
   size_t items = 0;
   scheduler::BlockId next_page = 0;
   for (const scheduler::Segment& segment : input.segments) {
@@ -73,9 +74,11 @@ std::vector<int32_t> Answer(const scheduler::PulledInput& input) {
     device.ProvidePatches(task, PatchesOf(*item));
     std::vector<scheduler::BlockId> pages;
     for (int32_t i = 0; i < place.size(); i += kPageSlots) pages.push_back(next_page++);
-    plan.encodes.push_back({task, item->grid, place.size(), pages});
+    encode.encodes.push_back({task, item->grid, place.size(), pages});
     row.embeddings.push_back({place.begin, place.size(), 0, std::move(pages)});
   }
+  if (!encode.empty()) device.Submit(std::move(encode));
+  device.RunUntil(base::kNever);
   std::vector<int32_t> answer;
   while (true) {
     plan.id = StepId(answer.size() + 1);

@@ -412,7 +412,7 @@ std::string Cluster::NotAtRest() const {
     const scheduler::StageStats stats = worker->stage.Stats();
     return absl::StrCat("worker ", id.value(), " (", worker->roles, ") holds ", stats.tasks,
                         " tasks, ", stats.kv_blocks, " blocks, ", stats.embedding_slots, " slots, ",
-                        stats.steps_in_flight, " steps, ", stats.staged_bytes, " staged bytes, ",
+                        stats.in_flight, " in flight, ", stats.staged_bytes, " staged bytes, ",
                         stats.landed_bytes, " landed bytes, ", worker->executor.num_patches(),
                         " patches");
   }

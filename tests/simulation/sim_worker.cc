@@ -60,16 +60,24 @@ SimWorker::SimWorker(Cluster& cluster, Incarnation id, const std::string& letter
     : ControlPeer(cluster, id),
       roles(letters),
       stage(MakeConfig(MakeProfile(id, letters, shape))),
-      executor(SimDevice(shape.kv_blocks, shape.embedding_slots), cluster.world.clock,
-               [this](scheduler::StepResult result) {
-                 stage.OnStepResult(std::move(result), world_.now());
-               }),
+      executor(SimDevice(shape.kv_blocks, shape.embedding_slots), cluster.world.clock, Events()),
       world_(cluster.world),
       profile_(MakeProfile(id, letters, shape)),
       endpoint_(cluster.world.hub.Connect(id)),
       next_report_(cluster.world.now()) {}
 
 SimWorker::~SimWorker() = default;
+
+engine::ExecutorEvents SimWorker::Events() {
+  return {
+      .on_result =
+          [this](scheduler::StepResult result) {
+            stage.OnStepResult(std::move(result), world_.now());
+          },
+      .on_import = [this](scheduler::BufferId buffer) { stage.OnImported(buffer, world_.now()); },
+      .on_export =
+          [this](scheduler::ExportResult result) { stage.OnExported(result, world_.now()); }};
+}
 
 void SimWorker::AfterEvent() {
   while (true) {
@@ -97,7 +105,7 @@ void SimWorker::CheckDraining() {
 }
 
 base::TimePoint SimWorker::NextWake() const {
-  return std::min({stage.NextDeadline(), executor.NextResult(), next_report_});
+  return std::min({stage.NextDeadline(), executor.NextEvent(), next_report_});
 }
 
 void SimWorker::Wake() {
@@ -180,7 +188,7 @@ void SimWorker::Pulled(const scheduler::PullRequest& request,
     world_.At(world_.Delay(), id(), [this, task = request.task, item = *item] {
       if (dropped_.count(task) > 0) return;
       executor.ProvidePatches(task, PatchesOf(item));
-      stage.OnMediaReady(task, absl::OkStatus(), world_.now());
+      stage.OnMediaReady(task, item.grid, world_.now());
     });
   }
 }
@@ -243,6 +251,10 @@ void SimWorker::Do(const scheduler::PostReceive& action) {
 }
 
 void SimWorker::Do(scheduler::SubmitStep& action) { executor.Submit(std::move(action.plan)); }
+
+void SimWorker::Do(scheduler::SubmitImport& action) { executor.Import(std::move(action.spec)); }
+
+void SimWorker::Do(scheduler::SubmitExport& action) { executor.Export(std::move(action.spec)); }
 
 void SimWorker::Do(scheduler::SendTokens action) {
   const Incarnation self = id(), gateway = action.gateway.incarnation;

@@ -34,6 +34,7 @@ class SimWorker final : public ControlPeer {
   engine::ModelledExecutor executor;
 
  private:
+  engine::ExecutorEvents Events();
   void Report();
   void Do(const scheduler::SendToScheduler& action);
   void Do(const scheduler::Pull& action);
@@ -42,6 +43,8 @@ class SimWorker final : public ControlPeer {
   void Do(const scheduler::PostSend& action);
   void Do(const scheduler::PostReceive& action);
   void Do(scheduler::SubmitStep& action);
+  void Do(scheduler::SubmitImport& action);
+  void Do(scheduler::SubmitExport& action);
   void Do(scheduler::SendTokens action);
   void Do(const scheduler::AbortPeer& action);
   void CheckDraining();

@@ -1,4 +1,4 @@
-// What is defended: plans run in order with their imports, encodes, rows and exports; a sequence
+// What is defended: steps of a lane run in order, beside the other lane and the copies; a sequence
 // handed over as bytes goes on with the same tokens as one that stayed.
 
 #include "engine/cpu/cpu_executor.h"
@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <deque>
 #include <numeric>
 
 #include "base/checksum.h"
@@ -23,25 +24,27 @@ using scheduler::TaskId;
 
 constexpr TaskId kTask{.scheduler = {}, .number = 7};
 
-class Results {
+// What an engine's threads tell, in order; taken by the test.
+template <typename Event>
+class Told {
  public:
-  void Put(scheduler::StepResult result) {
+  void Put(Event event) {
     base::MutexLock lock(&mutex_);
-    results_.push_back(std::move(result));
+    events_.push_back(std::move(event));
     ready_.NotifyOne();
   }
-  scheduler::StepResult Take() {
+  Event Take() {
     base::MutexLock lock(&mutex_);
-    while (results_.empty()) ready_.Wait(&mutex_);
-    scheduler::StepResult result = std::move(results_.front());
-    results_.erase(results_.begin());
-    return result;
+    while (events_.empty()) ready_.Wait(&mutex_);
+    Event event = std::move(events_.front());
+    events_.pop_front();
+    return event;
   }
 
  private:
   base::Mutex mutex_;
   base::CondVar ready_;
-  std::vector<scheduler::StepResult> results_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Event> events_ ABSL_GUARDED_BY(mutex_);
 };
 
 // One engine and the verbs of a test.
@@ -50,22 +53,29 @@ class Engine {
   Engine() {
     auto made = CpuExecutor::Create(
         {.model_dir = triptych::testing::SmallModelDir(), .kv_blocks = 256}, clock_,
-        [this](scheduler::StepResult r) { results_.Put(std::move(r)); });
+        {.on_result = [this](scheduler::StepResult r) { results.Put(std::move(r)); },
+         .on_import = [this](BufferId buffer) { imports.Put(buffer); },
+         .on_export = [this](scheduler::ExportResult r) { exports.Put(r); }});
     REQUIRE(made.ok());
     executor_ = *std::move(made);
   }
   scheduler::StepResult Run(scheduler::StepPlan plan) {
-    plan.id = StepId(++last_step_);
+    Submit(std::move(plan));
+    return results.Take();
+  }
+  void Submit(scheduler::StepPlan plan) {
+    plan.id = StepId(++last_steps_[static_cast<int>(plan.lane)]);
     executor_->Submit(std::move(plan));
-    return results_.Take();
   }
   CpuExecutor& executor() { return *executor_; }
-  Results& results() { return results_; }
+
+  Told<scheduler::StepResult> results;
+  Told<BufferId> imports;
+  Told<scheduler::ExportResult> exports;
 
  private:
   base::RealClock clock_;
-  Results results_;
-  uint64_t last_step_ = 0;
+  uint64_t last_steps_[scheduler::kNumLanes] = {};
   std::unique_ptr<CpuExecutor> executor_;
 };
 
@@ -103,21 +113,31 @@ std::vector<scheduler::BlockId> Pages(int32_t first) {
   return pages;
 }
 
-// Encode and the whole prompt in one step, embeddings in pages that do not follow each other.
+// Embeddings in pages that do not follow each other.
+std::vector<scheduler::BlockId> SlotPages(const Question& question) {
+  std::vector<scheduler::BlockId> pages((question.input.grid.patches() / 4 + 63) / 64);
+  std::iota(pages.begin(), pages.end(), 7);
+  std::reverse(pages.begin(), pages.end());
+  return pages;
+}
+
+scheduler::StepPlan EncodePlan(const Question& question) {
+  const auto visual = static_cast<int32_t>(question.input.grid.patches() / 4);
+  return {.lane = scheduler::Lane::kEncode,
+          .encodes = {{kTask, question.input.grid, visual, SlotPages(question)}}};
+}
+
+// The whole prompt, whose picture has been encoded.
 scheduler::StepPlan PrefillPlan(const Question& question) {
   const auto visual = static_cast<int32_t>(question.input.grid.patches() / 4);
   const auto first = static_cast<int32_t>(
       std::find(question.ids.begin(), question.ids.end(), 1023) - question.ids.begin());
   scheduler::StepPlan plan;
-  std::vector<scheduler::BlockId> pages((visual + 63) / 64);
-  std::iota(pages.begin(), pages.end(), 7);
-  std::reverse(pages.begin(), pages.end());
-  plan.encodes.push_back({kTask, question.input.grid, visual, pages});
   plan.rows.push_back({.task = kTask,
                        .first_token = 0,
                        .token_ids = question.ids,
                        .positions = question.positions,
-                       .embeddings = {{first, visual, 0, pages}},
+                       .embeddings = {{first, visual, 0, SlotPages(question)}},
                        .pages = Pages(3),
                        .sample = scheduler::SampleSpec{}});
   return plan;
@@ -151,8 +171,9 @@ TEST_CASE("CpuExecutor: encode, prefill and decode answer as the published imple
   const Question question = ReadQuestion();
   Engine engine;
   engine.executor().ProvidePatches(kTask, question.input);
-  scheduler::StepResult result = engine.Run(PrefillPlan(question));
+  engine.Run(EncodePlan(question));
   engine.executor().DropPatches(kTask);
+  scheduler::StepResult result = engine.Run(PrefillPlan(question));
   std::vector<int32_t> answer;
   for (size_t i = 0; i < question.greedy.size(); ++i) {
     REQUIRE(result.rows.at(0).tokens.size() == 1);
@@ -169,23 +190,31 @@ TEST_CASE("CpuExecutor: KV handed over as bytes goes on with the same tokens", "
   const Question question = ReadQuestion();
   Engine engine;
   engine.executor().ProvidePatches(kTask, question.input);
-  scheduler::StepPlan prefill = PrefillPlan(question);
+  engine.Run(EncodePlan(question));
   const auto tokens = static_cast<int32_t>(question.ids.size());
   const int64_t bytes = tokens * engine.executor().capacity().kv_bytes_per_token;
   const scheduler::PieceBuffer buffer{BufferId(1), 4096, bytes};
   const scheduler::CacheRange all{.token_end = tokens,
                                   .layer_end = engine.executor().capacity().num_layers};
-  prefill.exports.push_back({kTask, buffer, all, Pages(3)});
-  scheduler::StepResult result = engine.Run(std::move(prefill));
-  REQUIRE(result.exports.size() == 1);
+  // Submitted before its step has begun, it waits for that step.
+  const StepId step(1);
+  engine.Submit(PrefillPlan(question));
+  engine.executor().Export({kTask, step, buffer, all, Pages(3)});
+  scheduler::StepResult result = engine.results.Take();
+  const scheduler::ExportResult exported = engine.exports.Take();
+  CHECK(exported.buffer == buffer.id);
   const TransferRegions& regions = engine.executor().transfer_regions();
-  const absl::Span<uint8_t> staged = regions.staging.Sub(buffer.offset, bytes).HostBytes();
-  CHECK(result.exports[0].checksum == base::Checksum64(staged.data(), staged.size()));
+  const absl::Span<uint8_t> staged = regions.Staging(buffer).HostBytes();
+  CHECK(exported.checksum == base::Checksum64(staged.data(), staged.size()));
   const int32_t first = result.rows.at(0).tokens.at(0).token;
-  const absl::Span<uint8_t> landing = regions.landing.Sub(buffer.offset, bytes).HostBytes();
+  const absl::Span<uint8_t> landing = regions.Landing(buffer).HostBytes();
   std::copy(staged.begin(), staged.end(), landing.begin());
+  Told<uint64_t> checksums;
+  engine.executor().ChecksumLanded(buffer, [&](uint64_t sum) { checksums.Put(sum); });
+  CHECK(checksums.Take() == exported.checksum);
+  engine.executor().Import({kTask, buffer, all, Pages(100)});
+  CHECK(engine.imports.Take() == buffer.id);
   scheduler::StepPlan decode;
-  decode.imports.push_back({kTask, buffer, all, Pages(100)});
   decode.rows.push_back(DecodeRow(question, 0, first, 100));
   result = engine.Run(std::move(decode));
   CHECK(result.rows.at(0).tokens.at(0).token == question.greedy.at(1));
@@ -196,15 +225,31 @@ TEST_CASE("CpuExecutor: a row takes the token that an unfinished step samples", 
   const Question question = ReadQuestion();
   Engine engine;
   engine.executor().ProvidePatches(kTask, question.input);
-  scheduler::StepPlan prefill = PrefillPlan(question), decode;
-  prefill.id = StepId(1);
-  decode.id = StepId(2);
+  engine.Run(EncodePlan(question));
+  scheduler::StepPlan decode;
   decode.rows.push_back(DecodeRow(question, 0, -1, 3));
   decode.rows[0].sampled_by = scheduler::SampledBy{StepId(1), 0};
-  engine.executor().Submit(std::move(prefill));
-  engine.executor().Submit(std::move(decode));
-  CHECK(engine.results().Take().rows.at(0).tokens.at(0).token == question.greedy.at(0));
-  CHECK(engine.results().Take().rows.at(0).tokens.at(0).token == question.greedy.at(1));
+  engine.Submit(PrefillPlan(question));
+  engine.Submit(std::move(decode));
+  CHECK(engine.results.Take().rows.at(0).tokens.at(0).token == question.greedy.at(0));
+  CHECK(engine.results.Take().rows.at(0).tokens.at(0).token == question.greedy.at(1));
+}
+
+TEST_CASE("CpuExecutor: rows do not wait for more than one item of an encode step", "[engine]") {
+  if (Missing()) return;
+  const Question question = ReadQuestion();
+  Engine engine;
+  engine.executor().ProvidePatches(kTask, question.input);
+  engine.Run(EncodePlan(question));
+  engine.Run(PrefillPlan(question));
+  scheduler::StepPlan many = EncodePlan(question);
+  for (int i = 0; i < 3; ++i) many.encodes.push_back(many.encodes.front());
+  engine.Submit(std::move(many));
+  scheduler::StepPlan decode;
+  decode.rows.push_back(DecodeRow(question, 0, question.greedy.at(0), 3));
+  engine.Submit(std::move(decode));
+  CHECK(engine.results.Take().lane == scheduler::Lane::kLanguage);
+  CHECK(engine.results.Take().lane == scheduler::Lane::kEncode);
 }
 
 TEST_CASE("CpuExecutor: regions that cannot be had are refused", "[engine][memory]") {
@@ -213,7 +258,7 @@ TEST_CASE("CpuExecutor: regions that cannot be had are refused", "[engine][memor
   const auto made = CpuExecutor::Create({.model_dir = triptych::testing::SmallModelDir(),
                                          .kv_blocks = 16,
                                          .landing_bytes = int64_t{1} << 56},
-                                        clock, [](const scheduler::StepResult&) {});
+                                        clock, {});
   CHECK(absl::IsResourceExhausted(made.status()));
 }
 

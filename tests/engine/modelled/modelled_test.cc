@@ -30,18 +30,28 @@ Capacity SmallCapacity() {
 struct Device {
   explicit Device(FakePayload payload = FakePayload::kCarried)
       : executor({.capacity = SmallCapacity(), .payload = payload}, clock,
-                 [this](scheduler::StepResult r) { results.push_back(std::move(r)); }) {}
+                 {.on_result = [this](scheduler::StepResult r) { results.push_back(std::move(r)); },
+                  .on_import = [this](BufferId buffer) { imported.push_back(buffer); },
+                  .on_export = [this](scheduler::ExportResult r) { exported.push_back(r); }}) {}
   scheduler::StepResult Step(scheduler::StepPlan plan) {
-    plan.id = StepId(++last);
+    plan.id = StepId(++last[static_cast<int>(plan.lane)]);
     executor.Submit(std::move(plan));
-    clock.Set(executor.NextResult());
-    executor.RunUntil(clock.Now());
+    RunAll();
     return results.back();
+  }
+  void RunAll() {
+    while (executor.NextEvent() != base::kNever) RunOne();
+  }
+  void RunOne() {
+    clock.Set(executor.NextEvent());
+    executor.RunUntil(clock.Now());
   }
   base::SimulatedClock clock;
   std::vector<scheduler::StepResult> results;
+  std::vector<BufferId> imported;
+  std::vector<scheduler::ExportResult> exported;
   ModelledExecutor executor;
-  uint64_t last = 0;
+  uint64_t last[scheduler::kNumLanes] = {};
 };
 
 scheduler::PlanRow Row(int32_t first, std::vector<int32_t> ids,
@@ -76,7 +86,8 @@ TEST_CASE("ModelledExecutor: a wrong block or a wrong embedding changes the answ
   device.executor.ProvidePatches(TaskId{{}, 2}, {.grid = {1, 2, 2}, .patches = {1.0f}});
   device.executor.ProvidePatches(TaskId{{}, 3}, {.grid = {1, 2, 2}, .patches = {2.0f}});
   const std::vector<scheduler::BlockId> one{3, 0}, two{1, 2};
-  device.Step({.encodes = {{.task = TaskId{{}, 2}, .num_tokens = 3, .pages = one},
+  device.Step({.lane = scheduler::Lane::kEncode,
+               .encodes = {{.task = TaskId{{}, 2}, .num_tokens = 3, .pages = one},
                            {.task = TaskId{{}, 3}, .num_tokens = 3, .pages = two}}});
   auto picture = Row(0, {5}, {4});
   picture.embeddings = {{.count = 1, .item_begin = 2, .pages = one}};
@@ -92,19 +103,23 @@ TEST_CASE("ModelledExecutor: a wrong block or a wrong embedding changes the answ
 TEST_CASE("ModelledExecutor: what is exported and imported is the same KV", "[engine][modelled]") {
   Device from, to;
   const scheduler::PieceBuffer staged{BufferId(1), 64, 32}, landed{BufferId(7), 256, 32};
-  const auto exported = from.Step(
-      {.rows = {Row(0, {5, 6, 7, 8}, {0}, false)},
-       .exports = {
-           {.buffer = staged, .range = {scheduler::TransferKind::kKv, 0, 4, 0, 1}, .pages = {0}}}});
+  const scheduler::CacheRange range{scheduler::TransferKind::kKv, 0, 4, 0, 1};
+  from.Step({.rows = {Row(0, {5, 6, 7, 8}, {0}, false)}});
+  from.executor.Export({.buffer = staged, .range = range, .pages = {0}});
+  from.RunAll();
+  REQUIRE(from.exported.size() == 1);
   const auto bytes = from.executor.transfer_regions().staging.Sub(64, 32).HostBytes();
-  CHECK(exported.exports.at(0).checksum == base::Checksum64(bytes.data(), bytes.size()));
+  CHECK(from.exported[0].buffer == staged.id);
+  CHECK(from.exported[0].checksum == base::Checksum64(bytes.data(), bytes.size()));
   std::copy(bytes.begin(), bytes.end(),
             to.executor.transfer_regions().landing.Sub(256, 32).HostBytes().begin());
-  const int32_t there =
-      Token(to.Step({.imports = {{.buffer = landed,
-                                  .range = {scheduler::TransferKind::kKv, 0, 4, 0, 1},
-                                  .pages = {5}}},
-                     .rows = {Row(4, {9}, {5, 6})}}));
+  uint64_t checksum = 0;
+  to.executor.ChecksumLanded(landed, [&](uint64_t sum) { checksum = sum; });
+  CHECK(checksum == from.exported[0].checksum);
+  to.executor.Import({.buffer = landed, .range = range, .pages = {5}});
+  to.RunAll();
+  CHECK(to.imported == std::vector<BufferId>{landed.id});
+  const int32_t there = Token(to.Step({.rows = {Row(4, {9}, {5, 6})}}));
   CHECK(Token(from.Step({.rows = {Row(4, {9}, {0, 1})}})) == there);
 }
 
@@ -129,9 +144,53 @@ TEST_CASE("ModelledExecutor: a step takes its cost, after the step before it",
   const auto begin = device.clock.Now();
   device.executor.Submit({.id = StepId(1)});
   device.executor.Submit({.id = StepId(2)});
-  CHECK(device.executor.NextResult() == begin + base::FromSeconds(CostModel().step_fixed));
-  device.executor.RunUntil(device.executor.NextResult());
-  CHECK(device.executor.NextResult() > begin + base::FromSeconds(1.9 * CostModel().step_fixed));
+  CHECK(device.executor.NextEvent() == begin + base::FromSeconds(CostModel().step_fixed));
+  device.RunOne();
+  CHECK(device.executor.NextEvent() > begin + base::FromSeconds(1.9 * CostModel().step_fixed));
+}
+
+TEST_CASE("ModelledExecutor: a long encode and short rows share the device", "[engine][modelled]") {
+  Device device;
+  const auto begin = device.clock.Now();
+  const double rows = CostModel().step_fixed;
+  device.executor.ProvidePatches(TaskId{{}, 2}, {.grid = {1, 100, 100}});
+  const scheduler::EncodeRow row{
+      .task = TaskId{{}, 2}, .grid = {1, 100, 100}, .num_tokens = 1, .pages = {0}};
+  device.executor.Submit({.id = StepId(1), .lane = scheduler::Lane::kEncode, .encodes = {row}});
+  device.executor.Submit({.id = StepId(1)});
+  device.executor.Submit({.id = StepId(2)});
+  // Two lanes, so half the speed for each; the rows do not wait for the encode.
+  device.RunOne();
+  CHECK(device.results.size() == 1);
+  CHECK(device.clock.Now() == begin + base::FromSeconds(2 * rows));
+  device.RunOne();
+  CHECK(device.results.at(1).id == StepId(2));
+  CHECK(device.results[1].lane == scheduler::Lane::kLanguage);
+  // And alone again, the encode has the rest of it: together they take what both cost.
+  device.RunOne();
+  const double encode = rows + CostModel().encode_fixed + 1e4 * CostModel().encode_per_patch;
+  CHECK(device.results.at(2).lane == scheduler::Lane::kEncode);
+  CHECK(base::ToSeconds(device.clock.Now() - begin) == Approx(encode + 2 * rows));
+}
+
+TEST_CASE("ModelledExecutor: a copy waits for no step but the one that writes it",
+          "[engine][modelled]") {
+  Device device;
+  const scheduler::CacheRange range{scheduler::TransferKind::kKv, 0, 4, 0, 1};
+  const scheduler::PieceBuffer first{BufferId(1), 0, 32}, second{BufferId(2), 32, 32};
+  device.executor.Submit({.id = StepId(1), .rows = {Row(0, {5, 6, 7, 8}, {0}, false)}});
+  device.executor.Export({.after = StepId(1), .buffer = first, .range = range, .pages = {0}});
+  device.executor.Export({.buffer = second, .range = range, .pages = {3}});
+  device.executor.Import({.buffer = first, .range = range, .pages = {4}});
+  device.RunOne();  // both copies take as long
+  CHECK(device.results.empty());
+  CHECK(device.imported.size() == 1);
+  REQUIRE(device.exported.size() == 1);
+  CHECK(device.exported[0].buffer == second.id);
+  device.RunAll();
+  CHECK(device.results.size() == 1);
+  REQUIRE(device.exported.size() == 2);
+  CHECK(device.exported[1].buffer == first.id);
 }
 
 TEST_CASE("ModelledExecutor: declared sizes carry no bytes, and tokens depend on their index",
@@ -163,11 +222,11 @@ TEST_CASE("ModelledDevice: results come from its own thread, in order", "[engine
   CostModel fast;
   fast.step_fixed = 1e-4;
   ModelledDevice device({.capacity = SmallCapacity(), .cost = fast}, clock,
-                        [&](scheduler::StepResult result) {
+                        {.on_result = [&](const scheduler::StepResult& result) {
                           base::MutexLock lock(&mutex);
                           ids.push_back(result.id);
                           changed.NotifyAll();
-                        });
+                        }});
   for (uint64_t i = 1; i <= 20; ++i) {
     device.Submit({.id = StepId(i)});
     base::MutexLock lock(&mutex);

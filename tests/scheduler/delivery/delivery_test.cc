@@ -75,6 +75,21 @@ TEST_CASE("Delivery: an answer comes in order and ends once", "[scheduler][deliv
   CHECK(f.delivery.num_live() == 0);
 }
 
+TEST_CASE("Delivery: a token that the model lacks ends the answer and is kept nowhere",
+          "[scheduler][delivery]") {
+  Fixture f({.vocab_size = 100});
+  REQUIRE(f.Accept(1).ok());
+  REQUIRE(f.Pull(1, 0).ok());
+  f.Tokens(1, 0, 0, {99});
+  CHECK(f.ends.empty());
+  SECTION("too large") { f.Tokens(1, 0, 1, {5, 100}); }
+  SECTION("negative") { f.Tokens(1, 0, 1, {-1}); }
+  REQUIRE(f.ends.size() == 1);
+  CHECK(absl::IsInternal(f.ends[0].status));
+  CHECK(f.text == std::vector<int32_t>{99});
+  CHECK(f.delivery.num_live() == 0);
+}
+
 TEST_CASE("Delivery: duplicates bring nothing, gaps are asked for", "[scheduler][delivery]") {
   Fixture f;
   REQUIRE(f.Accept(1).ok());

@@ -10,6 +10,7 @@
 #include <map>
 #include <set>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -54,32 +55,59 @@ class FakeEngine {
 
   std::map<TaskId, uint64_t> patches;      // encode task -> content key
   std::vector<uint64_t> staging, landing;  // a word a token, at the byte offsets of buffers
-  std::deque<StepPlan> queue;
+  // Given and not run.
+  std::deque<StepPlan> lanes[kNumLanes];
+  std::deque<StepResult> results[kNumLanes];  // of steps that were run
+  std::deque<ImportSpec> imports;
+  std::deque<ExportSpec> exports;
   std::set<TaskId> broken;  // rows of these give logits that are not finite
+  std::set<TaskId> mad;     // rows of these give a token that the model does not have
   int64_t rows_run = 0, chunks_run = 0, overlapped_steps = 0;
 
   void Submit(StepPlan plan) {
-    if (!queue.empty()) ++overlapped_steps;
+    std::deque<StepPlan>& lane = lanes[static_cast<int>(plan.lane)];
+    const std::deque<StepResult>& told = results[static_cast<int>(plan.lane)];
+    if (!lane.empty()) ++overlapped_steps;
     // A submitted step keeps the patches that it needs.
     for (const EncodeRow& row : plan.encodes) submitted_patches_[row.task] = patches.at(row.task);
-    queue.push_back(std::move(plan));
-    REQUIRE(queue.size() <= 2);
+    lane.push_back(std::move(plan));
+    REQUIRE(lane.size() + told.size() <= 2);
   }
 
-  // Runs the oldest step.
-  StepResult Finish() {
-    const StepPlan plan = std::move(queue.front());
-    queue.pop_front();
-    StepResult result{.id = plan.id, .seconds = 0.001};
-    for (const ImportSpec& spec : plan.imports) Import(spec);
-    for (const EncodeRow& row : plan.encodes) Encode(row);
-    for (size_t i = 0; i < plan.rows.size(); ++i) {
-      result.rows.push_back(Run(plan.rows[i]));
-      const std::vector<SampledToken>& tokens = result.rows.back().tokens;
-      sampled_[{plan.id.value(), static_cast<int32_t>(i)}] = tokens.empty() ? 0 : tokens[0].token;
+  // What a device may do next, in any order: the first import, each export whose step is over, a
+  // result that is to be told, the first step of a lane. In this order, so that the first choice is
+  // an order too.
+  size_t num_choices() const {
+    size_t ready = imports.empty() ? 0 : 1;
+    for (const ExportSpec& spec : exports) ready += IsWritten(spec) ? 1 : 0;
+    for (int lane = 0; lane < kNumLanes; ++lane) {
+      ready += (results[lane].empty() ? 0 : 1) + (lanes[lane].empty() ? 0 : 1);
     }
-    for (const ExportSpec& spec : plan.exports) result.exports.push_back(Export(spec));
-    return result;
+    return ready;
+  }
+  // Nothing yet where a step was run: its result is told later.
+  using Event = std::variant<std::monostate, BufferId, ExportResult, StepResult>;
+  Event Run(size_t choice) {
+    if (!imports.empty() && choice-- == 0) {
+      const ImportSpec spec = std::move(imports.front());
+      imports.pop_front();
+      Import(spec);
+      return spec.buffer.id;
+    }
+    for (auto at = exports.begin(); at != exports.end(); ++at) {
+      if (!IsWritten(*at) || choice-- > 0) continue;
+      const ExportSpec spec = std::move(*at);
+      exports.erase(at);
+      return Export(spec);
+    }
+    for (std::deque<StepResult>& lane : results) {
+      if (lane.empty() || choice-- > 0) continue;
+      StepResult result = std::move(lane.front());
+      lane.pop_front();
+      return result;
+    }
+    RunStep(lanes[0].empty() || choice > 0 ? lanes[1] : lanes[0]);
+    return std::monostate();
   }
 
   // The words of a buffer.
@@ -89,6 +117,15 @@ class FakeEngine {
     return {region.data() + buffer.offset / kWordBytes,
             static_cast<size_t>(buffer.bytes / kWordBytes)};
   }
+  // The oldest step of that lane, run and told.
+  StepResult RunLanguageStep() {
+    std::deque<StepResult>& told = results[static_cast<int>(Lane::kLanguage)];
+    if (told.empty()) RunStep(lanes[static_cast<int>(Lane::kLanguage)]);
+    StepResult result = std::move(told.front());
+    told.pop_front();
+    return result;
+  }
+
   static uint64_t Checksum(absl::Span<const uint64_t> words) {
     uint64_t sum = 1;
     for (uint64_t word : words) sum = Mix(sum, word);
@@ -96,6 +133,10 @@ class FakeEngine {
   }
 
  private:
+  bool IsWritten(const ExportSpec& spec) const {
+    const bool kv = spec.range.kind == TransferKind::kKv;
+    return spec.after <= done_[static_cast<int>(kv ? Lane::kLanguage : Lane::kEncode)];
+  }
   uint64_t& Kv(const std::vector<BlockId>& pages, int32_t token) {
     return kv_[static_cast<size_t>(pages.at(token / block_tokens_)) * block_tokens_ +
                token % block_tokens_];
@@ -129,7 +170,20 @@ class FakeEngine {
       Slot(row.pages, i) = EmbeddingWord(submitted_patches_.at(row.task), i);
     }
   }
-  RowResult Run(const PlanRow& row) {
+  void RunStep(std::deque<StepPlan>& lane) {
+    const StepPlan plan = std::move(lane.front());
+    lane.pop_front();
+    StepResult result{.id = plan.id, .lane = plan.lane, .seconds = 0.001};
+    for (const EncodeRow& row : plan.encodes) Encode(row);
+    for (size_t i = 0; i < plan.rows.size(); ++i) {
+      result.rows.push_back(RunRow(plan.rows[i]));
+      const std::vector<SampledToken>& tokens = result.rows.back().tokens;
+      sampled_[{plan.id.value(), static_cast<int32_t>(i)}] = tokens.empty() ? 0 : tokens[0].token;
+    }
+    done_[static_cast<int>(plan.lane)] = plan.id;
+    results[static_cast<int>(plan.lane)].push_back(std::move(result));
+  }
+  RowResult RunRow(const PlanRow& row) {
     ++rows_run;
     const auto count = static_cast<int32_t>(row.token_ids.size());
     if (count > 1) ++chunks_run;
@@ -153,6 +207,7 @@ class FakeEngine {
     uint64_t digest = 0;
     for (int32_t t = 0; t < row.first_token + count; ++t) digest = Mix(digest, Kv(row.pages, t));
     result.tokens.push_back(Draw(digest, *row.sample));
+    if (mad.contains(row.task)) result.tokens[0].token = kVocabulary;
     return result;
   }
 
@@ -160,6 +215,7 @@ class FakeEngine {
   const int32_t page_slots_;
   std::vector<uint64_t> kv_;
   std::vector<uint64_t> slots_;
+  StepId done_[kNumLanes];
   std::map<TaskId, uint64_t> submitted_patches_;
   std::map<std::pair<uint64_t, int32_t>, int32_t> sampled_;
 };

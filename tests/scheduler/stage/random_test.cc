@@ -62,15 +62,18 @@ class Storm {
 
  private:
   void Advance() {
-    std::vector<FakeWorker*> busy;
+    // Each order that a device may choose is a choice of its own.
+    std::vector<std::pair<FakeWorker*, size_t>> busy;
     for (auto& worker : fixture.workers) {
-      if (worker->alive && !worker->engine->queue.empty()) busy.push_back(worker.get());
+      const size_t work = worker->alive ? worker->engine->num_choices() : 0;
+      for (size_t choice = 0; choice < work; ++choice) busy.push_back({worker.get(), choice});
     }
     const size_t choices = fixture.events.size() + busy.size();
     if (choices == 0 || random_.Next() % 200 == 0) return fixture.AdvanceToDeadline();
     const size_t pick = random_.Next() % choices;
     if (pick < fixture.events.size()) return fixture.RunEvent(pick);
-    fixture.FinishStep(*busy[pick - fixture.events.size()]);
+    const auto [worker, choice] = busy[pick - fixture.events.size()];
+    fixture.RunEngine(*worker, choice);
   }
 
   FakeWorker& Pick(Stage stage) {

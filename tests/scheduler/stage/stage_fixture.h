@@ -84,12 +84,12 @@ struct FakeRequest {
     for (const ItemSlots& slots : layout.items) counts.push_back(slots.size());
     return counts;
   }
-  uint64_t ContentKey(int32_t item) const {
+  Item ItemAt(int32_t item) const {
     for (const Segment& segment : input.segments) {
       const auto* found = std::get_if<Item>(&segment);
-      if (found != nullptr && item-- == 0) return found->content_key;
+      if (found != nullptr && item-- == 0) return *found;
     }
-    return 0;
+    return {};
   }
 };
 
@@ -114,9 +114,11 @@ class StageFixture {
     std::function<void()> run;
   };
   std::deque<Event> events;
-  bool gateway_silent = false;  // tokens are taken in, replies are lost
-  bool resent_allowed = false;  // a stream was rebuilt: indexes may be sent again
-  bool corrupt_next = false;    // flips a word of the next piece
+  bool gateway_silent = false;             // tokens are taken in, replies are lost
+  bool resent_allowed = false;             // a stream was rebuilt: indexes may be sent again
+  bool corrupt_next = false;               // flips a word of the next piece
+  std::optional<int32_t> bad_first_token;  // what travels with KV instead of the first token
+  std::optional<Grid> media_grid;          // what the media of every item give, instead of its grid
   int64_t pieces_moved = 0;
   std::function<void(FakeWorker&, const WorkerToScheduler&)> on_told;
 
@@ -165,15 +167,15 @@ class StageFixture {
     worker.stage->Handle(message, clock.Now());
     Collect(worker);
   }
-  // Runs the oldest event, or one engine step; false at rest.
+  // Runs the oldest event, or what an engine may do first; false at rest.
   bool RunOne() {
     if (!events.empty()) {
       RunEvent(0);
       return true;
     }
     for (auto& worker : workers) {
-      if (worker->alive && !worker->engine->queue.empty()) {
-        FinishStep(*worker);
+      if (worker->alive && worker->engine->num_choices() > 0) {
+        RunEngine(*worker, 0);
         return true;
       }
     }
@@ -190,10 +192,19 @@ class StageFixture {
   void RunAll() {
     for (int i = 0; RunOne(); ++i) REQUIRE(i < 200000);
   }
-  void FinishStep(FakeWorker& worker) {
-    worker.stage->OnStepResult(worker.engine->Finish(), clock.Now());
+  void RunEngine(FakeWorker& worker, size_t choice) { Tell(worker, worker.engine->Run(choice)); }
+  void Tell(FakeWorker& worker, const FakeEngine::Event& event) {
+    if (const auto* imported = std::get_if<BufferId>(&event)) {
+      worker.stage->OnImported(*imported, clock.Now());
+    } else if (const auto* exported = std::get_if<ExportResult>(&event)) {
+      worker.stage->OnExported(*exported, clock.Now());
+    } else if (const auto* result = std::get_if<StepResult>(&event)) {
+      worker.stage->OnStepResult(*result, clock.Now());
+    }
     Collect(worker);
   }
+  // Runs one step of the language lane and tells its result; nothing else.
+  void FinishStep(FakeWorker& worker) { Tell(worker, worker.engine->RunLanguageStep()); }
   // The worker's process is gone, and every other worker is told.
   void Kill(FakeWorker& worker) {
     worker.alive = false;
@@ -258,24 +269,27 @@ class StageFixture {
     REQUIRE(state.blocks.num_free() + state.blocks.num_held() == state.blocks.num_blocks());
     REQUIRE(state.slot_pages.num_free() + state.slot_pages.num_held() ==
             state.slot_pages.num_blocks());
-    for (const StepPlan& plan : worker.engine->queue) {
-      for (const PlanRow& row : plan.rows) {
-        CheckHeld(state.blocks, row.pages);
-        for (const EmbeddingRange& range : row.embeddings) CheckHeld(state.slot_pages, range.pages);
-      }
-      for (const EncodeRow& row : plan.encodes) CheckHeld(state.slot_pages, row.pages);
-      for (const ImportSpec& spec : plan.imports) {
-        REQUIRE(state.receiver.arena().Holds(spec.buffer.id));
-        CheckSpec(state, spec);
-      }
-      for (const ExportSpec& spec : plan.exports) {
-        REQUIRE(state.sender.arena().Holds(spec.buffer.id));
-        CheckSpec(state, spec);
-      }
+    for (const std::deque<StepPlan>& lane : worker.engine->lanes) {
+      for (const StepPlan& plan : lane) CheckPlan(state, plan);
+    }
+    for (const ImportSpec& spec : worker.engine->imports) {
+      REQUIRE(state.receiver.arena().Holds(spec.buffer.id));
+      CheckSpec(state, spec);
+    }
+    for (const ExportSpec& spec : worker.engine->exports) {
+      REQUIRE(state.sender.arena().Holds(spec.buffer.id));
+      CheckSpec(state, spec);
     }
   }
 
  private:
+  static void CheckPlan(const StageState& state, const StepPlan& plan) {
+    for (const PlanRow& row : plan.rows) {
+      CheckHeld(state.blocks, row.pages);
+      for (const EmbeddingRange& range : row.embeddings) CheckHeld(state.slot_pages, range.pages);
+    }
+    for (const EncodeRow& row : plan.encodes) CheckHeld(state.slot_pages, row.pages);
+  }
   // From, to, sequence.
   using Operation = std::tuple<Incarnation, Incarnation, uint64_t>;
 
@@ -319,7 +333,12 @@ class StageFixture {
           message = action.message] {
            FakeWorker* receiver = ByIncarnation(to);
            if (receiver == nullptr || ByIncarnation(from) == nullptr) return;
-           receiver->stage->OnTransferMessage(from, message, clock.Now());
+           TransferMessage sent = message;
+           auto* ready = std::get_if<Ready>(&sent);
+           if (bad_first_token && ready != nullptr && ready->first_token) {
+             ready->first_token->token.token = *bad_first_token;
+           }
+           receiver->stage->OnTransferMessage(from, sent, clock.Now());
            Collect(*receiver);
          });
   }
@@ -345,6 +364,14 @@ class StageFixture {
   void Do(FakeWorker& worker, SubmitStep& action) {
     REQUIRE(!action.plan.empty());
     worker.engine->Submit(std::move(action.plan));
+  }
+  void Do(FakeWorker& worker, SubmitImport& action) {
+    worker.engine->imports.push_back(std::move(action.spec));
+    REQUIRE(worker.engine->imports.size() <= 64);
+  }
+  void Do(FakeWorker& worker, SubmitExport& action) {
+    worker.engine->exports.push_back(std::move(action.spec));
+    REQUIRE(worker.engine->exports.size() <= 64);
   }
   void Do(FakeWorker& worker, SendTokens& action) {
     Post("tokens", worker, [this, &worker, batch = action.batch] { TakeTokens(worker, batch); });
@@ -374,10 +401,10 @@ class StageFixture {
     Collect(worker);
     if (!media) return;
     Post("media" + std::to_string(pull.task.number), worker,
-         [this, &worker, pull, key = request->ContentKey(pull.item)] {
+         [this, &worker, pull, item = request->ItemAt(pull.item)] {
            if (!worker.alive) return;
-           worker.engine->patches[pull.task] = key;
-           worker.stage->OnMediaReady(pull.task, absl::OkStatus(), clock.Now());
+           worker.engine->patches[pull.task] = item.content_key;
+           worker.stage->OnMediaReady(pull.task, media_grid.value_or(item.grid), clock.Now());
            Collect(worker);
          });
   }

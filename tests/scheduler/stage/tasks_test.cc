@@ -86,7 +86,7 @@ TEST_CASE("StageScheduler: blocks of a released task stay held until the step is
       AssignPrefill{
           .task = Task(1), .request = request.id, .gateway = kGateway, .prompt_tokens = 20});
   fixture.RunEvent(0);  // the pull is answered, two steps are in flight
-  REQUIRE(worker.engine->queue.size() == 2);
+  REQUIRE(worker.engine->lanes[0].size() == 2);
   fixture.Send(worker, ReleaseTask{Task(1)});
   CHECK(worker.stage->Stats().tasks == 0);
   CHECK(worker.stage->Stats().kv_blocks == 5);
@@ -304,6 +304,115 @@ TEST_CASE("StageScheduler: logits that are not finite end the request with its o
   CHECK(absl::IsInternal(request.error));
   CHECK(request.error.message() == "numerical_error");
   walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: a token that the model lacks reaches neither a step nor another worker",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& prefill = fixture.AddWorker("prefill");
+  FakeWorker& decode = fixture.AddWorker("decode");
+  FakeRequest& request = fixture.AddRequest(3, {LongText(5)}, 8);
+  Walk walk{fixture, prefill, prefill, decode, request, 100};
+  SECTION("sampled here: as logits that are not finite") {
+    prefill.engine->mad.insert(walk.prefill_task());
+    walk.Place();
+    fixture.RunAll();
+    CHECK(request.error.message() == "numerical_error");
+    CHECK(request.tokens.empty());
+  }
+  SECTION("sent before: the prefill that starts again fails") {
+    request.tokens = {7, kVocabulary};
+    walk.Place();
+    fixture.RunAll();
+    REQUIRE(fixture.Last<TaskFailed>(prefill) != nullptr);
+    CHECK(absl::IsInternal(fixture.Last<TaskFailed>(prefill)->status));
+    CHECK(prefill.engine->rows_run == 0);
+  }
+  SECTION("with the KV: the decode fails") {
+    fixture.bad_first_token = -1;
+    walk.Place();
+    fixture.RunAll();
+    REQUIRE(fixture.Last<TaskFailed>(decode) != nullptr);
+    CHECK(absl::IsInternal(fixture.Last<TaskFailed>(decode)->status));
+    CHECK(decode.engine->rows_run == 0);
+  }
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: media of another grid than their item's fail the encode",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("encode+prefill+decode");
+  FakeRequest& request = fixture.AddRequest(3, {Picture(5, 2)}, 8);
+  Walk walk{fixture, worker, worker, worker, request, 100};
+  fixture.media_grid = Grid{1, 2, 8};  // as many patches and tokens
+  walk.Place();
+  fixture.RunAll();
+  REQUIRE(fixture.Last<TaskFailed>(worker) != nullptr);
+  CHECK(fixture.Last<TaskFailed>(worker)->task == walk.encode_task(0));
+  CHECK(absl::IsInternal(fixture.Last<TaskFailed>(worker)->status));
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: an import waits for no step, and rows wait for the import",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& prefill = fixture.AddWorker("prefill");
+  FakeWorker& decode = fixture.AddWorker("prefill+decode");
+  FakeRequest& busy = fixture.AddRequest(1, {LongText(64)}, 4);
+  FakeRequest& request = fixture.AddRequest(2, {LongText(7)}, 4);
+  Walk first{fixture, decode, decode, decode, busy, 100};
+  Walk second{fixture, prefill, prefill, decode, request, 200};
+  first.PlacePrefill();
+  second.Place();
+  // Everything but the decode worker's engine, which keeps two steps in flight.
+  while (true) {
+    if (!fixture.events.empty()) {
+      fixture.RunEvent(0);
+    } else if (prefill.engine->num_choices() > 0) {
+      fixture.RunEngine(prefill, 0);
+    } else {
+      break;
+    }
+  }
+  CHECK(decode.engine->lanes[0].size() == 2);
+  REQUIRE(decode.engine->imports.size() == 1);
+  CHECK(fixture.Count<DecodeStarted>(decode, second.decode_task()) == 0);
+  fixture.RunEngine(decode, 0);
+  CHECK(decode.engine->imports.empty());
+  CHECK(decode.engine->lanes[0].size() == 2);
+  fixture.RunAll();
+  CHECK(request.tokens == Reference(fixture, request));
+  first.ReleaseAll();
+  second.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
+TEST_CASE("StageScheduler: encodes hold up no rows of their worker", "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& worker = fixture.AddWorker("encode+prefill+decode");
+  FakeRequest& pictures = fixture.AddRequest(1, TwoPictures(), 4);
+  FakeRequest& text = fixture.AddRequest(2, {LongText(7)}, 4);
+  Walk first{fixture, worker, worker, worker, pictures, 100};
+  Walk second{fixture, worker, worker, worker, text, 200};
+  first.Place();
+  second.Place();
+  while (text.finish == Finish::kNone) {
+    if (!fixture.events.empty()) {
+      fixture.RunEvent(0);
+    } else {
+      fixture.FinishStep(worker);
+    }
+  }
+  CHECK(text.tokens == Reference(fixture, text));
+  CHECK(worker.engine->lanes[1].size() > 0);
+  fixture.RunAll();
+  CHECK(pictures.tokens == Reference(fixture, pictures));
+  first.ReleaseAll();
+  second.ReleaseAll();
   fixture.CheckAtRest();
 }
 

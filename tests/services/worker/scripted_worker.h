@@ -15,7 +15,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/checksum.h"
 #include "base/log.h"
 #include "services/worker/worker_loop.h"
 #include "transport/loopback/loopback_transport.h"
@@ -43,7 +42,7 @@ class ScriptedExecutor final : public engine::Executor {
                  .max_position = 4096};
   }
   ~ScriptedExecutor() override { Stop(); }
-  void set_on_result(OnResult on_result) { on_result_ = std::move(on_result); }
+  void set_events(engine::ExecutorEvents events) { events_ = std::move(events); }
   void Stop() {
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -75,6 +74,13 @@ class ScriptedExecutor final : public engine::Executor {
     changed_.notify_all();
   }
 
+  // Nothing is copied: what these tests look at never crosses workers.
+  void Import(scheduler::ImportSpec spec) override { events_.on_import(spec.buffer.id); }
+  void Export(scheduler::ExportSpec spec) override { events_.on_export({spec.buffer.id, 0}); }
+  void ChecksumLanded(scheduler::PieceBuffer, std::function<void(uint64_t)> on_checksum) override {
+    on_checksum(0);
+  }
+
  private:
   void Run() {
     std::unique_lock<std::mutex> lock(mutex_);
@@ -84,29 +90,25 @@ class ScriptedExecutor final : public engine::Executor {
       scheduler::StepResult result = Result(plans_.front());
       plans_.pop_front();
       lock.unlock();
-      on_result_(std::move(result));
+      events_.on_result(std::move(result));
       lock.lock();
     }
   }
   scheduler::StepResult Result(const scheduler::StepPlan& plan) {
     scheduler::StepResult result;
     result.id = plan.id;
+    result.lane = plan.lane;
     for (const auto& row : plan.rows) {
       scheduler::RowResult out{.task = row.task};
       if (row.sample) out.tokens.push_back({.token = 100 + row.sample->index});
       result.rows.push_back(std::move(out));
-    }
-    for (const auto& spec : plan.exports) {
-      const absl::Span<uint8_t> bytes =
-          regions_.staging.Sub(spec.buffer.offset, spec.buffer.bytes).HostBytes();
-      result.exports.push_back({spec.buffer.id, base::Checksum64(bytes.data(), bytes.size())});
     }
     result.seconds = 1e-4;
     return result;
   }
 
   engine::Capacity capacity_;
-  OnResult on_result_;
+  engine::ExecutorEvents events_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<scheduler::StepPlan> plans_;
@@ -241,8 +243,11 @@ class ScriptedWorker {
     links.loop = &loop;
     links.input.segments = {scheduler::TokenRun{{1, 2, 3, 4, 5, 6, 7, 8, 9}}};
     links.input.max_tokens = 5;
-    executor.set_on_result(
-        [this](scheduler::StepResult result) { loop.PostStepResult(std::move(result)); });
+    executor.set_events(
+        {.on_result =
+             [this](scheduler::StepResult result) { loop.PostStepResult(std::move(result)); },
+         .on_import = [this](scheduler::BufferId buffer) { loop.PostImported(buffer); },
+         .on_export = [this](scheduler::ExportResult result) { loop.PostExported(result); }});
     loop.Start();
   }
   ~ScriptedWorker() {
