@@ -28,46 +28,55 @@ size_t Address(const std::vector<scheduler::BlockId>& pages, int32_t token, int3
 FakeModel::FakeModel(const Capacity& capacity, FakeTokens tokens, FakePayload payload)
     : capacity_(capacity), tokens_(std::move(tokens)), payload_(payload) {
   if (payload_ == FakePayload::kDeclared) return;
-  CHECK_EQ(capacity_.kv_bytes_per_token, kBytesPerToken);
+  CHECK_EQ(capacity_.kv_bytes_per_token, kBytesPerToken * capacity_.num_layers);
   CHECK_EQ(capacity_.embedding_bytes_per_token, kBytesPerToken);
-  CHECK_EQ(capacity_.num_layers, 1);
-  kv_.resize(static_cast<size_t>(capacity_.kv_blocks) *
+  kv_.resize(static_cast<size_t>(capacity_.num_layers) * static_cast<size_t>(capacity_.kv_blocks) *
              static_cast<size_t>(capacity_.kv_block_tokens));
   embeddings_.resize(static_cast<size_t>(capacity_.embedding_slots));
 }
 
-size_t FakeModel::RowAddress(const std::vector<scheduler::BlockId>& pages, int32_t token) const {
-  return Address(pages, token, capacity_.kv_block_tokens, kv_.size());
+size_t FakeModel::RowAddress(const std::vector<scheduler::BlockId>& pages, int32_t layer,
+                             int32_t token) const {
+  const size_t layer_size = kv_.size() / static_cast<size_t>(capacity_.num_layers);
+  return static_cast<size_t>(layer) * layer_size +
+         Address(pages, token, capacity_.kv_block_tokens, layer_size);
 }
 
 size_t FakeModel::SlotAddress(const std::vector<scheduler::BlockId>& pages, int32_t token) const {
   return Address(pages, token, capacity_.embedding_page_slots, embeddings_.size());
 }
 
+std::vector<size_t> FakeModel::Addresses(const scheduler::CacheRange& range,
+                                         const std::vector<scheduler::BlockId>& pages) const {
+  const bool kv = range.kind == scheduler::TransferKind::kKv;
+  CHECK_TRUE(!kv || (range.layer_begin >= 0 && range.layer_end <= capacity_.num_layers));
+  std::vector<size_t> addresses;
+  for (int32_t layer = range.layer_begin; layer < (kv ? range.layer_end : 1); ++layer) {
+    for (int32_t token = range.token_begin; token < range.token_end; ++token) {
+      addresses.push_back(kv ? RowAddress(pages, layer, token) : SlotAddress(pages, token));
+    }
+  }
+  return addresses;
+}
+
 void FakeModel::Import(const scheduler::ImportSpec& spec, absl::Span<const uint8_t> bytes) {
   if (payload_ == FakePayload::kDeclared) return;
-  const int32_t count = spec.range.token_end - spec.range.token_begin;
-  CHECK_EQ(static_cast<int64_t>(bytes.size()), count * kBytesPerToken);
-  for (int32_t i = 0; i < count; ++i) {
-    uint64_t value = 0;
-    std::memcpy(&value, bytes.data() + i * kBytesPerToken, kBytesPerToken);
-    if (spec.range.kind == scheduler::TransferKind::kKv) {
-      kv_[RowAddress(spec.pages, spec.range.token_begin + i)] = value;
-    } else {
-      embeddings_[SlotAddress(spec.pages, spec.range.token_begin + i)] = value;
-    }
+  std::vector<uint64_t>& pool = spec.range.kind == scheduler::TransferKind::kKv ? kv_ : embeddings_;
+  const std::vector<size_t> addresses = Addresses(spec.range, spec.pages);
+  CHECK_EQ(bytes.size(), addresses.size() * kBytesPerToken);
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    std::memcpy(&pool[addresses[i]], bytes.data() + i * kBytesPerToken, kBytesPerToken);
   }
 }
 
 void FakeModel::Export(const scheduler::ExportSpec& spec, absl::Span<uint8_t> bytes) const {
   if (payload_ == FakePayload::kDeclared) return;
-  const int32_t count = spec.range.token_end - spec.range.token_begin;
-  CHECK_EQ(static_cast<int64_t>(bytes.size()), count * kBytesPerToken);
-  for (int32_t i = 0; i < count; ++i) {
-    const uint64_t value = spec.range.kind == scheduler::TransferKind::kKv
-                               ? kv_[RowAddress(spec.pages, spec.range.token_begin + i)]
-                               : embeddings_[SlotAddress(spec.pages, spec.range.token_begin + i)];
-    std::memcpy(bytes.data() + i * kBytesPerToken, &value, kBytesPerToken);
+  const std::vector<uint64_t>& pool =
+      spec.range.kind == scheduler::TransferKind::kKv ? kv_ : embeddings_;
+  const std::vector<size_t> addresses = Addresses(spec.range, spec.pages);
+  CHECK_EQ(bytes.size(), addresses.size() * kBytesPerToken);
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    std::memcpy(bytes.data() + i * kBytesPerToken, &pool[addresses[i]], kBytesPerToken);
   }
 }
 
@@ -95,11 +104,15 @@ scheduler::RowResult FakeModel::Run(const scheduler::PlanRow& row, const int32_t
     state = Combine(state, static_cast<uint64_t>(position.h));
     state = Combine(state, static_cast<uint64_t>(position.w));
     // "Attention": to the row before, which depends on all earlier ones, and to two further back,
-    // which may have been overwritten since.
+    // which may have been overwritten since; in all layers.
     for (const int32_t other : {token - 1, token / 2 - 1, token / 3 - 1}) {
-      if (other >= 0) state = Combine(state, kv_[RowAddress(row.pages, other)]);
+      for (int32_t layer = 0; other >= 0 && layer < capacity_.num_layers; ++layer) {
+        state = Combine(state, kv_[RowAddress(row.pages, layer, other)]);
+      }
     }
-    kv_[RowAddress(row.pages, token)] = state;
+    for (int32_t layer = 0; layer < capacity_.num_layers; ++layer) {
+      kv_[RowAddress(row.pages, layer, token)] = Combine(state, static_cast<uint64_t>(layer));
+    }
   }
   if (row.sample.has_value()) result.tokens.push_back({.token = Sample(state, *row.sample)});
   return result;

@@ -113,8 +113,9 @@ struct ImportSpec {
   std::vector<BlockId> pages;  // of the sequence (KV) or of the item (embeddings)
 };
 
-// Gather blocks or slots into a staging buffer, once step `after` is over: of the language lane for
-// KV, of the encode lane for embeddings; 0 when what is gathered is there.
+// Gather blocks or slots into a staging buffer, once step `after` has written them: of the language
+// lane for KV, of the encode lane for embeddings; 0 when what is gathered is there. A device may
+// begin as soon as that step has passed the layers of the range.
 struct ExportSpec {
   TaskId task;
   StepId after;

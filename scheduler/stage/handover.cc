@@ -120,31 +120,64 @@ std::optional<ImportSpec> ImportOf(StageState& state, const LandedPiece& landed)
 
 // ---- exports ----
 
-// Submits exports of tokens [outgoing.exported, available), in pieces of at most `max_piece_bytes`.
+// How one output is cut: pieces of `units` * `unit` tokens and `layers` layers at most.
+struct Cut {
+  int32_t unit = 1;  // tokens; a piece ends at a multiple, or with the output
+  int64_t units = 1;
+  int32_t num_layers = 0;  // embeddings have none
+  int32_t layers = 0;
+  int64_t token_bytes = 0;  // of those layers
+};
+
+Cut CutOf(const StageConfig& config, TransferKind kind) {
+  Cut cut{.token_bytes = config.embedding_bytes_per_token};
+  if (kind == TransferKind::kKv) {
+    cut.unit = config.profile.kv_block_tokens;
+    cut.num_layers = config.num_layers;
+    cut.layers = config.layer_group > 0 ? std::min(config.layer_group, config.num_layers)
+                                        : config.num_layers;
+    cut.token_bytes = config.profile.kv_bytes_per_token / config.num_layers * cut.layers;
+  }
+  cut.units = std::max<int64_t>(1, config.max_piece_bytes / (cut.token_bytes * cut.unit));
+  return cut;
+}
+
+// Submits exports of tokens [outgoing.exported, available), layer group by layer group.
 // `place(spec)` adds the pages and the step that writes them.
 template <typename Place>
 void ExportUpTo(StageState& state, OutgoingPieces& outgoing, int32_t available, Place place) {
-  const bool kv = outgoing.kind == TransferKind::kKv;
-  const int64_t token_bytes =
-      kv ? state.config.profile.kv_bytes_per_token : state.config.embedding_bytes_per_token;
-  const int32_t unit = kv ? state.config.profile.kv_block_tokens : 1;
-  const int64_t most = std::max<int64_t>(1, state.config.max_piece_bytes / (token_bytes * unit));
-  if (available < outgoing.num_tokens) available -= available % unit;
-  while (outgoing.granted && outgoing.exported < available &&
-         state.steps.exports() < state.config.max_pieces_in_flight) {
-    const auto end =
-        static_cast<int32_t>(std::min<int64_t>(available, outgoing.exported + most * unit));
-    const std::optional<PieceBuffer> buffer =
-        state.sender.ReserveStaging(outgoing.key, (end - outgoing.exported) * token_bytes);
+  const Cut cut = CutOf(state.config, outgoing.kind);
+  if (available < outgoing.num_tokens) available -= available % cut.unit;
+  while (outgoing.granted && state.steps.exports() < state.config.max_pieces_in_flight) {
+    if (outgoing.range_end <= outgoing.exported) {
+      if (outgoing.exported >= available) return;
+      outgoing.range_end = static_cast<int32_t>(
+          std::min<int64_t>(available, outgoing.exported + cut.units * cut.unit));
+      outgoing.layers = 0;
+    }
+    const CacheRange range{.kind = outgoing.kind,
+                           .token_begin = outgoing.exported,
+                           .token_end = outgoing.range_end,
+                           .layer_begin = outgoing.layers,
+                           .layer_end = std::min(cut.num_layers, outgoing.layers + cut.layers)};
+    int64_t bytes = (range.token_end - range.token_begin) * cut.token_bytes;
+    if (cut.layers > 0) bytes = bytes / cut.layers * (range.layer_end - range.layer_begin);
+    const std::optional<PieceBuffer> buffer = state.sender.ReserveStaging(outgoing.key, bytes);
     if (!buffer.has_value()) return;
-    CacheRange range{.kind = outgoing.kind, .token_begin = outgoing.exported, .token_end = end};
-    if (kv) range.layer_end = state.config.num_layers;
     ExportSpec spec{.task = outgoing.key.producer, .buffer = *buffer, .range = range};
     place(spec);
     state.Emit(SubmitExport{std::move(spec)});
     state.steps.ExportSubmitted({outgoing.key, outgoing.next_index++, *buffer, range});
-    outgoing.exported = end;
+    outgoing.layers = range.layer_end;
+    if (outgoing.layers >= cut.num_layers) outgoing.exported = outgoing.range_end;
   }
+}
+
+// Pieces are exported in order, so the one with the last layers of the last tokens is the last.
+bool IsLast(const StageState& state, const OutgoingPieces& outgoing, const CacheRange& range) {
+  const bool all_layers =
+      range.kind == TransferKind::kEmbedding || range.layer_end == state.config.num_layers;
+  return all_layers && range.token_end == outgoing.num_tokens;
 }
 
 void StagePiece(StageState& state, const ExportRecord& piece, uint64_t checksum) {
@@ -155,7 +188,7 @@ void StagePiece(StageState& state, const ExportRecord& piece, uint64_t checksum)
                      .range = piece.range,
                      .buffer = piece.buffer,
                      .checksum = checksum};
-  if (piece.range.token_end == outgoing->num_tokens) {
+  if (IsLast(state, *outgoing, piece.range)) {
     staged.position = Ready::Position::kLast;
     if (PrefillTask* prefill = Find(state.prefills, piece.key.producer)) {
       outgoing->awaits_token = std::move(staged);

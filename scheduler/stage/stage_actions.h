@@ -31,6 +31,9 @@ struct StageConfig {
 
   // Of pieces, sent and received; that of one block where a block is larger. Both regions hold one.
   int64_t max_piece_bytes = 16 << 20;
+  // Layers of KV in a piece; 0: all. Fewer let a piece leave while its step computes later layers,
+  // on a device that announces them (engine/executor.h), and cost a round of messages each.
+  int32_t layer_group = 0;
   int64_t staging_bytes = int64_t{256} << 20;  // the region of outgoing pieces
   int64_t landing_bytes = int64_t{256} << 20;  // the region of incoming pieces
   int64_t buffer_alignment = 256;              // of buffers inside their regions

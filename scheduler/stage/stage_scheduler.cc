@@ -48,6 +48,7 @@ void Obey(StageState& state, const DrainWorker&) { state.draining = true; }
 
 StageScheduler::StageScheduler(StageConfig config)
     : state_(std::make_unique<StageState>(std::move(config))) {
+  CHECK_EQ(state_->config.profile.kv_bytes_per_token % state_->config.num_layers, 0);
   // Else an export could wait for ever.
   CHECK_LE(LargestPiece(state_->config), state_->sender.arena().size());
 }

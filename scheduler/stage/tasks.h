@@ -20,12 +20,14 @@
 
 namespace triptych::scheduler {
 
-// Pieces of one output on their way to a consumer on another worker: which tokens were exported.
+// Pieces of one output on their way to a consumer on another worker: which were exported.
 struct OutgoingPieces {
   TransferKey key;
   TransferKind kind = TransferKind::kKv;
   int32_t num_tokens = 0;
-  int32_t exported = 0;    // tokens [0, exported) are in submitted exports
+  int32_t exported = 0;   // tokens [0, exported) are in submitted exports, in all layers
+  int32_t range_end = 0;  // tokens [exported, range_end) are, in layers [0, layers)
+  int32_t layers = 0;
   int32_t next_index = 0;  // of pieces
   bool granted = false;
   // The last piece of KV, exported before the token that goes with it was known.

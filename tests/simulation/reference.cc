@@ -25,9 +25,9 @@ engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots) {
                      .kv_blocks = kv_blocks,
                      .embedding_slots = embedding_slots,
                      .embedding_page_slots = kPageSlots,
-                     .kv_bytes_per_token = engine::FakeModel::kBytesPerToken,
+                     .kv_bytes_per_token = kLayers * engine::FakeModel::kBytesPerToken,
                      .embedding_bytes_per_token = engine::FakeModel::kBytesPerToken,
-                     .num_layers = 1,
+                     .num_layers = kLayers,
                      .max_position = kMaxPosition};
   config.tokens = {.vocab_size = kVocabulary, .stop_token_ids = {kStopToken}, .stop_one_in = 40};
   // Slow enough that faults find requests in every state.

@@ -15,12 +15,13 @@ namespace triptych::simulation {
 inline constexpr int32_t kVocabulary = 1000;
 inline constexpr int32_t kStopToken = 3;
 inline constexpr int32_t kBlockTokens = 16;
+inline constexpr int32_t kLayers = 3;
 inline constexpr int32_t kPageSlots = 4;
 inline constexpr int32_t kMaxPosition = 4096;
 
 scheduler::LayoutRules SimLayoutRules();
 // Of each region of transfer memory: a worker plans in less.
-inline constexpr int64_t kTransferBytes = 4096;
+inline constexpr int64_t kTransferBytes = 8192;
 
 engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots);
 

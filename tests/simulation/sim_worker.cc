@@ -33,7 +33,7 @@ scheduler::WorkerProfile MakeProfile(Incarnation id, const std::string& letters,
   profile.embedding_page_slots = kPageSlots;
   profile.max_sequences = 16;
   profile.max_encodes = 8;
-  profile.kv_bytes_per_token = engine::FakeModel::kBytesPerToken;
+  profile.kv_bytes_per_token = kLayers * engine::FakeModel::kBytesPerToken;
   return profile;
 }
 
@@ -46,9 +46,12 @@ scheduler::StageConfig MakeConfig(const scheduler::WorkerProfile& profile) {
   config.chunk_tokens = 32;
   config.step_tokens = 64;
   config.max_batch = 8;
-  config.max_piece_bytes = 40 * engine::FakeModel::kBytesPerToken;
-  config.staging_bytes = 200 * engine::FakeModel::kBytesPerToken;
-  config.landing_bytes = 120 * engine::FakeModel::kBytesPerToken;
+  config.num_layers = kLayers;
+  // Two layers and one: a token range is two pieces.
+  config.layer_group = 2;
+  config.max_piece_bytes = 100 * engine::FakeModel::kBytesPerToken;
+  config.staging_bytes = 600 * engine::FakeModel::kBytesPerToken;
+  config.landing_bytes = 400 * engine::FakeModel::kBytesPerToken;
   config.buffer_alignment = engine::FakeModel::kBytesPerToken;
   return config;
 }

@@ -1,8 +1,8 @@
 #pragma once
 
-// An engine made of numbers: KV blocks, slots and buffers hold one word a token, and a sampled
-// token is a digest of every KV word that its row may read. So a block used twice, a stale slot or
-// a piece in the wrong place changes the text.
+// An engine made of numbers: KV blocks hold one word a token and layer, slots one a token, and a
+// sampled token is a digest of every KV word that its row may read. So a block used twice, a stale
+// slot or a piece in the wrong place changes the text.
 
 #include <catch2/catch.hpp>
 #include <cstdint>
@@ -50,7 +50,10 @@ class FakeEngine {
         landing(config.landing_bytes / kWordBytes, kUnwritten),
         block_tokens_(config.profile.kv_block_tokens),
         page_slots_(config.profile.embedding_page_slots),
-        kv_(static_cast<size_t>(config.profile.kv_blocks) * block_tokens_, kUnwritten),
+        num_layers_(config.num_layers),
+        kv_(config.num_layers,
+            std::vector<uint64_t>(static_cast<size_t>(config.profile.kv_blocks) * block_tokens_,
+                                  kUnwritten)),
         slots_(config.profile.embedding_slots, kUnwritten) {}
 
   std::map<TaskId, uint64_t> patches;      // encode task -> content key
@@ -137,32 +140,39 @@ class FakeEngine {
     const bool kv = spec.range.kind == TransferKind::kKv;
     return spec.after <= done_[static_cast<int>(kv ? Lane::kLanguage : Lane::kEncode)];
   }
-  uint64_t& Kv(const std::vector<BlockId>& pages, int32_t token) {
-    return kv_[static_cast<size_t>(pages.at(token / block_tokens_)) * block_tokens_ +
-               token % block_tokens_];
+  uint64_t& Kv(const std::vector<BlockId>& pages, int32_t layer, int32_t token) {
+    return kv_.at(layer).at(static_cast<size_t>(pages.at(token / block_tokens_)) * block_tokens_ +
+                            token % block_tokens_);
   }
   uint64_t& Slot(const std::vector<BlockId>& pages, int32_t token) {
     return slots_.at(static_cast<size_t>(pages.at(token / page_slots_)) * page_slots_ +
                      token % page_slots_);
   }
-  uint64_t& Word(const CacheRange& range, const std::vector<BlockId>& pages, int32_t token) {
-    return range.kind == TransferKind::kKv ? Kv(pages, token) : Slot(pages, token);
+  // Calls `copy` with each word of a piece and its place in the buffer, which must be its size.
+  template <typename Copy>
+  void ForWords(const CacheRange& range, const std::vector<BlockId>& pages, size_t size,
+                Copy copy) {
+    const bool kv = range.kind == TransferKind::kKv;
+    size_t at = 0;
+    for (int32_t l = range.layer_begin; l < (kv ? range.layer_end : 1); ++l) {
+      for (int32_t t = range.token_begin; t < range.token_end; ++t) {
+        REQUIRE(at < size);
+        copy(kv ? Kv(pages, l, t) : Slot(pages, t), at++);
+      }
+    }
+    REQUIRE(at == size);
   }
   void Import(const ImportSpec& spec) {
     const absl::Span<uint64_t> words = Words(landing, spec.buffer);
-    REQUIRE(static_cast<int32_t>(words.size()) == spec.range.token_end - spec.range.token_begin);
-    for (int32_t t = spec.range.token_begin; t < spec.range.token_end; ++t) {
-      Word(spec.range, spec.pages, t) = words[t - spec.range.token_begin];
-    }
+    ForWords(spec.range, spec.pages, words.size(),
+             [&](uint64_t& word, size_t at) { word = words[at]; });
   }
   ExportResult Export(const ExportSpec& spec) {
     const absl::Span<uint64_t> words = Words(staging, spec.buffer);
-    REQUIRE(static_cast<int32_t>(words.size()) == spec.range.token_end - spec.range.token_begin);
-    for (int32_t t = spec.range.token_begin; t < spec.range.token_end; ++t) {
-      const uint64_t word = Word(spec.range, spec.pages, t);
+    ForWords(spec.range, spec.pages, words.size(), [&](const uint64_t& word, size_t at) {
       REQUIRE(word != kUnwritten);
-      words[t - spec.range.token_begin] = word;
-    }
+      words[at] = word;
+    });
     return {spec.buffer.id, Checksum(words)};
   }
   void Encode(const EncodeRow& row) {
@@ -199,13 +209,19 @@ class FakeEngine {
       }
     }
     for (int32_t i = 0; i < count; ++i) {
-      Kv(row.pages, row.first_token + i) = KvWord(inputs[i], row.positions.at(i));
+      for (int32_t l = 0; l < num_layers_; ++l) {
+        Kv(row.pages, l, row.first_token + i) = KvWord(inputs[i], row.positions.at(i)) + l;
+      }
     }
     RowResult result{.task = row.task};
     if (broken.contains(row.task)) result.numerical_error = true;
     if (!row.sample || result.numerical_error) return result;
     uint64_t digest = 0;
-    for (int32_t t = 0; t < row.first_token + count; ++t) digest = Mix(digest, Kv(row.pages, t));
+    for (int32_t t = 0; t < row.first_token + count; ++t) {
+      const uint64_t word = Kv(row.pages, 0, t);
+      for (int32_t l = 1; l < num_layers_; ++l) REQUIRE(Kv(row.pages, l, t) == word + l);
+      digest = Mix(digest, word);
+    }
     result.tokens.push_back(Draw(digest, *row.sample));
     if (mad.contains(row.task)) result.tokens[0].token = kVocabulary;
     return result;
@@ -213,7 +229,8 @@ class FakeEngine {
 
   const int32_t block_tokens_;
   const int32_t page_slots_;
-  std::vector<uint64_t> kv_;
+  const int32_t num_layers_;
+  std::vector<std::vector<uint64_t>> kv_;  // by layer
   std::vector<uint64_t> slots_;
   StepId done_[kNumLanes];
   std::map<TaskId, uint64_t> submitted_patches_;

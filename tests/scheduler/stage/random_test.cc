@@ -18,11 +18,15 @@ namespace {
 class Storm {
  public:
   Storm(uint64_t seed, std::vector<std::string> roles) : random_(seed) {
+    // One to three layers, all in a piece or some.
+    fixture.config.num_layers = static_cast<int32_t>(1 + seed % 3);
+    fixture.config.layer_group = static_cast<int32_t>(seed / 3 % 3);
+    fixture.config.profile.kv_bytes_per_token = 8 * fixture.config.num_layers;
     fixture.config.profile.kv_blocks = 26;
     fixture.config.profile.embedding_slots = 24;
     fixture.config.profile.max_sequences = 4;
-    fixture.config.landing_bytes = 8 * 20;
-    fixture.config.staging_bytes = 8 * 20;
+    fixture.config.landing_bytes = 8 * 28;
+    fixture.config.staging_bytes = 8 * 28;
     for (const std::string& role : roles) fixture.AddWorker(role);
     fixture.on_told = [this](FakeWorker& worker, const WorkerToScheduler& message) {
       Told(worker, message);

@@ -391,6 +391,25 @@ TEST_CASE("StageScheduler: an import waits for no step, and rows wait for the im
   fixture.CheckAtRest();
 }
 
+TEST_CASE("StageScheduler: KV leaves by groups of layers, and the last group with the token",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  fixture.config.num_layers = 5;
+  fixture.config.layer_group = 2;
+  fixture.config.profile.kv_bytes_per_token = 5 * 8;
+  fixture.config.max_piece_bytes = 2 * 8 * 8;  // eight tokens of two layers
+  FakeWorker& prefill = fixture.AddWorker("prefill");
+  FakeWorker& decode = fixture.AddWorker("decode");
+  FakeRequest& request = fixture.AddRequest(3, {LongText(13)}, 8);
+  Walk walk{fixture, prefill, prefill, decode, request, 100};
+  walk.Place();
+  fixture.RunAll();
+  CHECK(request.tokens == Reference(fixture, request));
+  CHECK(fixture.pieces_moved == 2 * 3);
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
 TEST_CASE("StageScheduler: encodes hold up no rows of their worker", "[scheduler][stage]") {
   StageFixture fixture;
   FakeWorker& worker = fixture.AddWorker("encode+prefill+decode");
