@@ -140,11 +140,11 @@ void WorkerLoop::PostStepResult(scheduler::StepResult result) {
 }
 
 void WorkerLoop::PostImported(scheduler::BufferId buffer) {
-  Post([this, buffer](TimePoint now) { stage_.OnImported(buffer, now); }, base::Urgency::kNow);
+  Post([this, buffer](TimePoint now) { stage_.OnImported(buffer, now); });
 }
 
 void WorkerLoop::PostExported(scheduler::ExportResult result) {
-  Post([this, result](TimePoint now) { stage_.OnExported(result, now); }, base::Urgency::kNow);
+  Post([this, result](TimePoint now) { stage_.OnExported(result, now); });
 }
 
 void WorkerLoop::PostDrain() {

@@ -65,8 +65,8 @@ class WorkerLoop {
   void PostTokenReplies(std::vector<scheduler::TokenReply> replies);
   void PostTokenStreamReset(scheduler::Incarnation gateway);
   void PostPeerLost(scheduler::Incarnation peer);
-  // The executor's events. They are handled at once, however busy the loop is: the device waits for
-  // the next plan, and a token for its client.
+  // The executor's events. A step's result is handled at once, however busy the loop is: the device
+  // waits for the next plan, and a token for its client.
   void PostStepResult(scheduler::StepResult result);
   void PostImported(scheduler::BufferId buffer);
   void PostExported(scheduler::ExportResult result);

@@ -66,6 +66,7 @@ void GatewayCore::Run() {
       next_report = now + kReportInterval;
     }
     if (!messages.empty()) send_(messages);
+    live_.store(static_cast<int64_t>(desk_->live()), std::memory_order_relaxed);
     if (events.empty() && stopping_.load()) return;
   }
 }

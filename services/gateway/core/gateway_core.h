@@ -35,6 +35,12 @@ class GatewayCore {
 
   // False when the queue is full or the core has stopped: the event will not run.
   bool Post(Event event) { return queue_.TryPush(std::move(event)); }
+  // The same for tokens of answers. Where few answers are live there is nothing to gather them
+  // with, and they are handled at once.
+  bool PostTokens(Event event) {
+    const bool few = live_.load(std::memory_order_relaxed) <= kFewAnswers;
+    return queue_.TryPush(std::move(event), few ? base::Urgency::kNow : base::Urgency::kGather);
+  }
   // Posts and waits until it has run; false as above. Not from the core's thread.
   bool Call(absl::AnyInvocable<void(RequestDesk& desk, base::TimePoint now)> event);
 
@@ -59,6 +65,7 @@ class GatewayCore {
   // Rounds of a busy loop, see RoundPacer.
   static constexpr base::Duration kRound = std::chrono::milliseconds(1);
   static constexpr int kRoundBurst = 8;
+  static constexpr int64_t kFewAnswers = 8;
   static constexpr base::Duration kReportInterval = std::chrono::milliseconds(100);
 
   void Run();
@@ -69,6 +76,7 @@ class GatewayCore {
   const SendToScheduler send_;
   std::atomic<uint64_t> next_number_{1};
   std::atomic<bool> stopping_{false};
+  std::atomic<int64_t> live_{0};  // as of the last round
   base::BoundedQueue<Event> queue_{kQueueCapacity};
   std::thread thread_;  // last: it uses everything above
 };

@@ -40,8 +40,8 @@ void OnBatch(GatewayCore* core, TokenStream* stream, const v1::TokenBatches& bat
   }
   // Keeps the stream alive until the replies are written.
   auto shared = stream->shared();
-  const bool posted =
-      core->Post([shared, arrivals = std::move(arrivals)](RequestDesk& desk, base::TimePoint now) {
+  const bool posted = core->PostTokens(
+      [shared, arrivals = std::move(arrivals)](RequestDesk& desk, base::TimePoint now) {
         for (const Arrival& arrival : arrivals) {
           shared->Enqueue(ToProto(desk.Tokens(arrival.batch, arrival.times, now)));
         }
