@@ -23,7 +23,7 @@ constexpr Field kFields[] = {
     {"encode_fixed", &CostModel::encode_fixed},
     {"encode_per_patch", &CostModel::encode_per_patch},
     {"prefill_per_token", &CostModel::prefill_per_token},
-    {"prefill_per_token_squared", &CostModel::prefill_per_token_squared},
+    {"prefill_per_token_context", &CostModel::prefill_per_token_context},
     {"decode_per_sequence", &CostModel::decode_per_sequence},
     {"decode_per_context_token", &CostModel::decode_per_context_token},
     {"transfer_per_token", &CostModel::transfer_per_token},
@@ -59,7 +59,7 @@ double StepSeconds(const CostModel& cost, const scheduler::StepPlan& plan) {
     if (row.token_ids.size() == 1) {
       seconds += cost.decode_per_sequence + cost.decode_per_context_token * context;
     } else {
-      seconds += cost.prefill_per_token * count + cost.prefill_per_token_squared * count * context;
+      seconds += cost.prefill_per_token * count + cost.prefill_per_token_context * count * context;
     }
   }
   return seconds;

@@ -16,7 +16,7 @@ struct CostModel {
   double encode_fixed = 0.002;
   double encode_per_patch = 4e-6;
   double prefill_per_token = 2e-5;
-  double prefill_per_token_squared =
+  double prefill_per_token_context =
       1e-9;  // attention: tokens of the chunk x tokens before its end
   double decode_per_sequence = 1e-4;
   double decode_per_context_token = 1e-8;
