@@ -15,19 +15,22 @@
 #include "scheduler/plan/transfer_messages.h"
 #include "scheduler/plan/worker_messages.h"
 
-namespace triptych::scheduler {
-
 #define TRIPTYCH_FIELDS(Type, ...)    \
   inline auto Fields(Type& message) { \
     auto& [__VA_ARGS__] = message;    \
     return std::tie(__VA_ARGS__);     \
   }
 
+namespace triptych::base {
+TRIPTYCH_FIELDS(Grid, a, b, c)
+}  // namespace triptych::base
+
+namespace triptych::scheduler {
+
 TRIPTYCH_FIELDS(SchedulerId, a, b)
 TRIPTYCH_FIELDS(RequestId, a, b)
 TRIPTYCH_FIELDS(TaskId, a, b)
 TRIPTYCH_FIELDS(PeerAddress, a, b)
-TRIPTYCH_FIELDS(Grid, a, b, c)
 TRIPTYCH_FIELDS(SamplingParams, a, b, c, d, e)
 TRIPTYCH_FIELDS(TokenLogprob, a, b)
 TRIPTYCH_FIELDS(SampledToken, a, b, c)
