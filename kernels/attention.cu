@@ -11,12 +11,15 @@
 namespace triptych::kernels {
 namespace {
 
-// Tokens [first, all) of the batch.
-int Append(const AttentionArgs& args, int64_t first, const Stream& stream) {
+// Tokens from the first chunk's on.
+int Append(const AttentionArgs& args, const internal::CudaAttentionPlan& plan,
+           const Stream& stream) {
+  const int64_t first = plan.first_prefill_token;
   auto* qkv = static_cast<__nv_bfloat16*>(args.qkv) + first * args.qkv_stride;
   const int64_t k = int64_t{args.heads} * args.layout.head_dim;
   return internal::RopeAppendCuda({.q = qkv,
                                    .k = qkv + k,
+                                   .rotated_k = plan.fresh ? qkv + k : nullptr,
                                    .v = qkv + k + args.layout.token_elements(),
                                    .q_stride = args.qkv_stride,
                                    .k_stride = args.qkv_stride,
@@ -35,27 +38,31 @@ int Append(const AttentionArgs& args, int64_t first, const Stream& stream) {
 }
 
 int Prefill([[maybe_unused]] const AttentionArgs& args, [[maybe_unused]] const Stream& stream) {
-#ifdef TRIPTYCH_PREFILL_ATTENTION
+#ifdef TRIPTYCH_FLASHINFER
   const internal::CudaAttentionPlan& plan = internal::CudaPlanOf(*args.plan);
   const PrefillCut& cut = plan.cut;
-  const internal::PrefillAttentionArgs prefill = {.q = args.qkv,
-                                                  .q_stride = args.qkv_stride,
-                                                  .out = args.out,
-                                                  .out_stride = args.out_stride,
-                                                  .tokens = args.plan->rows().tokens,
-                                                  .heads = args.heads,
-                                                  .kv_heads = args.layout.kv_heads,
-                                                  .block_tokens = args.layout.block_tokens,
-                                                  .pool = args.pool,
-                                                  .pages = args.plan->rows().device.pages,
-                                                  .work_begin = plan.device + cut.work_begin(),
-                                                  .tile = plan.device + cut.tile(),
-                                                  .query_begin = plan.device + cut.query_begin(),
-                                                  .page_begin = plan.device + cut.page_begin(),
-                                                  .queries = plan.device + cut.queries(),
-                                                  .keys = plan.device + cut.keys(),
-                                                  .head = plan.device + cut.head(),
-                                                  .row = plan.device + cut.row()};
+  auto* k = static_cast<__nv_bfloat16*>(args.qkv) + int64_t{args.heads} * args.layout.head_dim;
+  const internal::PrefillAttentionArgs prefill = {
+      .q = args.qkv,
+      .q_stride = args.qkv_stride,
+      .out = args.out,
+      .out_stride = args.out_stride,
+      .tokens = args.plan->rows().tokens,
+      .heads = args.heads,
+      .kv_heads = args.layout.kv_heads,
+      .block_tokens = args.layout.block_tokens,
+      .pool = args.pool,
+      .pages = args.plan->rows().device.pages,
+      .k = plan.fresh ? k : nullptr,
+      .v = plan.fresh ? k + args.layout.token_elements() : nullptr,
+      .work_begin = plan.device + cut.work_begin(),
+      .tile = plan.device + cut.tile(),
+      .query_begin = plan.device + cut.query_begin(),
+      .page_begin = plan.device + cut.page_begin(),
+      .queries = plan.device + cut.queries(),
+      .keys = plan.device + cut.keys(),
+      .head = plan.device + cut.head(),
+      .row = plan.device + cut.row()};
   void* cuda_stream = CudaStreamOf(stream);
   return args.layout.head_dim == 64 ? internal::PrefillAttention64(prefill, cuda_stream)
                                     : internal::PrefillAttention128(prefill, cuda_stream);
@@ -75,7 +82,7 @@ int internal::AppendAndAttendCuda(const AttentionArgs& args, const Stream& strea
   }
   const CudaAttentionPlan& plan = CudaPlanOf(*args.plan);
   if (plan.cut.works == 0) return cudaSuccess;
-  if (const int error = Append(args, plan.first_prefill_token, stream)) return error;
+  if (const int error = Append(args, plan, stream)) return error;
   return Prefill(args, stream);
 }
 

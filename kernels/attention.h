@@ -23,7 +23,8 @@ namespace triptych::kernels {
 // Pointers are borrowed and, but for `rope` and `plan`, lie in the memory of the stream's device.
 // Strides count elements from token to token; 0 stands for the width.
 struct AttentionArgs {
-  void* qkv = nullptr;  // [tokens, heads + 2 kv_heads (Q, K, V), head_dim]; Q is rotated in place
+  // [tokens, heads + 2 kv_heads (Q, K, V), head_dim]; Q is rotated in place, K may be.
+  void* qkv = nullptr;
   int64_t qkv_stride = 0;
   void* out = nullptr;  // [tokens, heads, head_dim]
   int64_t out_stride = 0;

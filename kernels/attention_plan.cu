@@ -58,6 +58,9 @@ int internal::PlanAttentionCuda(AttentionPlan* plan, const Stream& on) {
   cuda->first_prefill_row = 0;
   if (cuda->first_prefill_row == rows.rows) return cudaSuccess;
   cuda->first_prefill_token = rows.host.query_begin[cuda->first_prefill_row];
+  cuda->fresh =
+      std::all_of(rows.host.first_token + cuda->first_prefill_row,
+                  rows.host.first_token + rows.rows, [](int32_t token) { return token == 0; });
   const int32_t tile_queries = PrefillTileQueries(plan->layout().head_dim);
   if (tile_queries == 0 || plan->layout().dtype != DType::kBFloat16) return cudaErrorNotSupported;
   int workers = 0;

@@ -14,6 +14,8 @@ struct CudaAttentionPlan {
   PrefillCut cut;
   int32_t first_prefill_row = 0;
   int32_t first_prefill_token = 0;
+  // Every chunk begins with its row's first token, so no KV but the batch's own is needed.
+  bool fresh = false;
   // The cut's block, copied by every Make() that has chunks: `pinned` to `device`, `capacity` ints
   // each.
   int32_t* pinned = nullptr;

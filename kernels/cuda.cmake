@@ -11,39 +11,34 @@ set_property(GLOBAL APPEND PROPERTY JOB_POOLS heavy_cuda=1)
 set(TRIPTYCH_NVCC_FLAGS -std=c++20 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a
     -Xptxas=-warn-spills -Werror=all-warnings -Xcompiler=-Wall,-Wextra,-fPIC -I${CMAKE_SOURCE_DIR})
 
-# Sources of others, fetched by cmake/fetch_cuda_sources.sh. Their headers are instantiated in our
-# files, so a file that includes them has flags of its own: what they need, and no warnings.
+# FlashInfer's headers and what they need, fetched by cmake/fetch_cuda_sources.sh. They are
+# instantiated in our files, so a file that includes them has flags of its own: theirs, no warnings.
 set(CUDA_SOURCES ${CMAKE_SOURCE_DIR}/build-tools/cuda-sources)
-set(LIBRARY_FLAGS -std=c++20 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a -DNDEBUG --disable-warnings
-    -Xcompiler=-w,-fPIC --expt-relaxed-constexpr --expt-extended-lambda
+set(FLASHINFER_FLAGS -std=c++20 -O3 -lineinfo -gencode=arch=compute_90a,code=sm_90a -DNDEBUG
+    --disable-warnings -Xcompiler=-w,-fPIC --expt-relaxed-constexpr --expt-extended-lambda
     -static-global-template-stub=false -I${CMAKE_SOURCE_DIR})
-set(FLASHINFER_FLAGS ${LIBRARY_FLAGS})
 foreach(folder cccl/libcudacxx/include cccl/cub cccl/thrust include cutlass/include
         cutlass/tools/util/include)
   list(APPEND FLASHINFER_FLAGS -isystem ${CUDA_SOURCES}/flashinfer/${folder})
 endforeach()
-set(FLASH_ATTN_FLAGS ${LIBRARY_FLAGS} -I${CMAKE_CURRENT_LIST_DIR}/flash_attn_names
-    -isystem ${CUDA_SOURCES}/flashinfer/cutlass/include -isystem ${CUDA_SOURCES}/flash-attn/src)
-
-# Which file includes which library. A file that is not named here is ours alone.
-set(LIBRARY_OF_prefill_attention_64.cu FLASHINFER)
-set(LIBRARY_OF_prefill_attention_128.cu FLASHINFER)
-set(LIBRARY_OF_segment_attention.cu FLASH_ATTN)
+# The files that include it, and those that call them. Others are ours alone.
+set(WITH_FLASHINFER frame_attention.cu prefill_attention_64.cu prefill_attention_128.cu)
+set(CALLS_FLASHINFER attention.cu segment_attention.cu)
 
 file(GLOB KERNEL_CUDA_SOURCES CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.cu)
 foreach(source IN LISTS KERNEL_CUDA_SOURCES)
   get_filename_component(name ${source} NAME)
   set(flags ${TRIPTYCH_NVCC_FLAGS})
   set(pool)
-  if(name STREQUAL "attention.cu" AND EXISTS ${CUDA_SOURCES}/complete)
-    list(APPEND flags -DTRIPTYCH_PREFILL_ATTENTION)
+  if(name IN_LIST CALLS_FLASHINFER AND EXISTS ${CUDA_SOURCES}/complete)
+    list(APPEND flags -DTRIPTYCH_FLASHINFER)
   endif()
-  if(LIBRARY_OF_${name})
+  if(name IN_LIST WITH_FLASHINFER)
     if(NOT EXISTS ${CUDA_SOURCES}/complete)
       message(STATUS "kernels: no ${CUDA_SOURCES}, so without ${name}")
       continue()
     endif()
-    set(flags ${${LIBRARY_OF_${name}}_FLAGS})
+    set(flags ${FLASHINFER_FLAGS})
     set(pool JOB_POOL heavy_cuda)
   endif()
   set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.o)

@@ -2,7 +2,7 @@
 
 // The CUDA side of attention for rows of more than one query: FlashInfer's paged kernel for Hopper.
 // For the CUDA side of attention.h alone. The files that include FlashInfer may be absent from a
-// build; TRIPTYCH_PREFILL_ATTENTION says that they are there.
+// build; TRIPTYCH_FLASHINFER says that they are there.
 
 #include <cstdint>
 
@@ -19,6 +19,10 @@ struct PrefillAttentionArgs {
   int heads = 0, kv_heads = 0, block_tokens = 0;
   void* pool = nullptr;
   const int32_t* pages = nullptr;  // of the batch
+  // Not null where every row begins with its first token: K and V as q in shape (kv_heads) and
+  // stride, which are read instead of the pages, by the bulk copy engine.
+  void* k = nullptr;
+  void* v = nullptr;
   const int32_t *work_begin = nullptr, *tile = nullptr, *query_begin = nullptr,
                 *page_begin = nullptr, *queries = nullptr, *keys = nullptr, *head = nullptr,
                 *row = nullptr;

@@ -65,14 +65,18 @@ __global__ void __launch_bounds__(kThreads) RopeAppendKernel(const __grid_consta
   __syncthreads();
 
   const int q_vectors = args.heads * (half / kVector);
-  const int k_vectors = stored ? layout.kv_heads * (half / kVector) : 0;
+  const int k_vectors = layout.kv_heads * (half / kVector);
   for (int n = static_cast<int>(threadIdx.x); n < q_vectors + k_vectors; n += kThreads) {
     if (n < q_vectors) {
       RotateVector<kVector>(q, angles, half, n, q);
-    } else {
-      RotateVector<kVector>(k, angles, half, n - q_vectors, key);
+      continue;
     }
+    if (stored) RotateVector<kVector>(k, angles, half, n - q_vectors, key);
+    if (args.rotated_k == nullptr) continue;
+    Activation* again = static_cast<Activation*>(args.rotated_k) + token * args.k_stride;
+    RotateVector<kVector>(k, angles, half, n - q_vectors, again);
   }
+  if (!stored) return;
   Stored* value = key + in.half_block_elements;
   for (int n = static_cast<int>(threadIdx.x); n < 2 * k_vectors; n += kThreads) {
     float copied[kVector];
@@ -86,9 +90,9 @@ void Launch(const RopeAppendArgs& args, cudaStream_t stream) {
   constexpr int kVector =
       16 / (sizeof(Activation) > sizeof(Stored) ? sizeof(Activation) : sizeof(Stored));
   const bool aligned = IsAligned(args.q, 16) && IsAligned(args.k, 16) && IsAligned(args.v, 16) &&
-                       IsAligned(args.pages, 16) && args.q_stride % kVector == 0 &&
-                       args.k_stride % kVector == 0 && args.v_stride % kVector == 0 &&
-                       (args.layout.head_dim / 2) % kVector == 0;
+                       IsAligned(args.rotated_k, 16) && IsAligned(args.pages, 16) &&
+                       args.q_stride % kVector == 0 && args.k_stride % kVector == 0 &&
+                       args.v_stride % kVector == 0 && (args.layout.head_dim / 2) % kVector == 0;
   const Launched in = {args, *args.table, args.layout.token_elements(),
                        args.layout.half_block_elements()};
   const unsigned tokens = static_cast<unsigned>(args.tokens);

@@ -43,7 +43,9 @@ absl::StatusOr<RopeTable> MakeRopeTable(int head_dim, double theta,
 // count elements from token to token, so q, k and v may be columns of one fused projection.
 struct RopeAppendArgs {
   void* q = nullptr;  // [tokens, heads, head_dim], rotated in place; may be null if heads is 0
-  const void* k = nullptr;  // [tokens, kv_heads, head_dim], unchanged
+  const void* k = nullptr;  // [tokens, kv_heads, head_dim]
+  // Null, or the rotated keys of every token again, as k in shape and stride; may be k.
+  void* rotated_k = nullptr;
   const void* v = nullptr;  // [tokens, kv_heads, head_dim], unchanged
   int64_t q_stride = 0;
   int64_t k_stride = 0;

@@ -46,12 +46,19 @@ void RotateAndStore(const RopeAppendArgs& args, int64_t begin, int64_t end) {
       Activation* q = static_cast<Activation*>(args.q) + t * args.q_stride;
       RotatePairs(q, rotation.cosine, rotation.sine, args.heads, layout.head_dim, q);
     }
+    const Activation* k = static_cast<const Activation*>(args.k) + t * args.k_stride;
     const int32_t slot = args.slots[t];
+    Stored* key =
+        static_cast<Stored*>(args.pages) +
+        (slot < 0 ? 0 : layout.KeyOffset(slot / layout.block_tokens, slot % layout.block_tokens));
+    if (slot >= 0) {
+      RotatePairs(k, rotation.cosine, rotation.sine, layout.kv_heads, layout.head_dim, key);
+    }
+    if (args.rotated_k != nullptr) {
+      RotatePairs(k, rotation.cosine, rotation.sine, layout.kv_heads, layout.head_dim,
+                  static_cast<Activation*>(args.rotated_k) + t * args.k_stride);
+    }
     if (slot < 0) continue;
-    Stored* key = static_cast<Stored*>(args.pages) +
-                  layout.KeyOffset(slot / layout.block_tokens, slot % layout.block_tokens);
-    RotatePairs(static_cast<const Activation*>(args.k) + t * args.k_stride, rotation.cosine,
-                rotation.sine, layout.kv_heads, layout.head_dim, key);
     Convert(static_cast<const Activation*>(args.v) + t * args.v_stride, layout.token_elements(),
             key + layout.half_block_elements());
   }

@@ -17,14 +17,19 @@ using base::DType;
 
 // Pointers are borrowed and lie in the memory of the stream's device.
 struct SegmentAttentionArgs {
-  const void* qkv = nullptr;  // [tokens, 3 (Q, K, V), heads, head_dim]
-  void* out = nullptr;        // [tokens, heads, head_dim]
+  // [tokens, 3 (Q, K, V), heads, head_dim]. With angles Q and K are undefined afterwards.
+  void* qkv = nullptr;
+  void* out = nullptr;  // [tokens, heads, head_dim]
   int heads = 0;
   int head_dim = 0;
   // Segment i is tokens [offsets[i], offsets[i + 1]); the first is 0. On the host and, the same, in
   // the memory of the stream's device.
   absl::Span<const int32_t> offsets;
   const int32_t* device_offsets = nullptr;
+  // [tokens, head_dim / 2] each, or both null: the angles that Q and K are rotated by first
+  // (rotate.h), which a device does on the way.
+  const float* cosines = nullptr;
+  const float* sines = nullptr;
   DType dtype = DType::kFloat32;  // of qkv and out
 };
 

@@ -1,5 +1,6 @@
 // Defends attention inside segments against float64 on every device: ragged and empty segments,
-// head sizes of towers, and that nothing crosses a border, not even a NaN.
+// head sizes of towers, with rotation and without; and that nothing crosses a border, not even a
+// NaN.
 
 #include "kernels/segment_attention.h"
 
@@ -19,23 +20,61 @@ const Shape kShapes[] = {{1, 8, {0, 1}},
                          {2, 44, {0, 16, 32, 33}},
                          {1, 64, {0}},
                          {4, 80, {0, 784}},
-                         {16, 80, {0, 130, 131, 259}}};
+                         {16, 80, {0, 130, 131, 259}},
+                         {6, 80, {0, 64, 128, 129, 129, 190}},
+                         {4, 64, {0, 63, 64, 110}},
+                         {2, 96, {0, 40, 400}}};
+
+// Angles of each token, [tokens, head_dim / 2].
+struct Angles {
+  std::vector<float> cosines, sines;
+};
+
+Angles AnglesOf(const Shape& shape) {
+  Angles angles;
+  const int half = shape.head_dim / 2;
+  for (int32_t i = 0; i < shape.offsets.back() * half; ++i) {
+    const double angle = 0.37 * (i / half) / (1 + i % half);
+    angles.cosines.push_back(static_cast<float>(std::cos(angle)));
+    angles.sines.push_back(static_cast<float>(std::sin(angle)));
+  }
+  return angles;
+}
+
+// Q and K turned, V as it is.
+std::vector<double> Turned(const Shape& shape, const std::vector<float>& qkv,
+                           const Angles& angles) {
+  std::vector<double> turned(qkv.begin(), qkv.end());
+  const int half = shape.head_dim / 2;
+  const int64_t width = int64_t{shape.heads} * shape.head_dim;
+  for (int64_t i = 0; i < shape.offsets.back(); ++i) {
+    for (int64_t h = 0; h < 2 * shape.heads; ++h) {
+      for (int d = 0; d < half; ++d) {
+        const int64_t low = i * 3 * width + h * shape.head_dim + d, high = low + half;
+        const double c = angles.cosines[i * half + d], s = angles.sines[i * half + d];
+        turned[low] = qkv[low] * c - qkv[high] * s;
+        turned[high] = qkv[high] * c + qkv[low] * s;
+      }
+    }
+  }
+  return turned;
+}
 
 double Tolerance(DType dtype) { return dtype == DType::kFloat32 ? 1e-5 : 1e-2; }
 
 // [tokens, heads, head_dim] of qkv [tokens, 3, heads, head_dim].
-std::vector<double> Reference(const Shape& shape, const std::vector<float>& qkv) {
+std::vector<double> Reference(const Shape& shape, const std::vector<double>& qkv) {
   const int64_t width = int64_t{shape.heads} * shape.head_dim;
   std::vector<double> out(shape.offsets.back() * width);
   for (size_t s = 1; s < shape.offsets.size(); ++s) {
     for (int32_t i = shape.offsets[s - 1]; i < shape.offsets[s]; ++i) {
       for (int64_t h = 0; h < shape.heads; ++h) {
-        const float* q = &qkv[i * 3 * width + h * shape.head_dim];
+        const double* q = &qkv[i * 3 * width + h * shape.head_dim];
         double total = 0, *to = &out[i * width + h * shape.head_dim];
         for (int32_t j = shape.offsets[s - 1]; j < shape.offsets[s]; ++j) {
-          const float* k = &qkv[(j * 3 + 1) * width + h * shape.head_dim];
+          const double* k = &qkv[(j * 3 + 1) * width + h * shape.head_dim];
           double dot = 0;
-          for (int d = 0; d < shape.head_dim; ++d) dot += double{q[d]} * k[d];
+          for (int d = 0; d < shape.head_dim; ++d) dot += q[d] * k[d];
           const double weight = std::exp(dot / std::sqrt(shape.head_dim));
           total += weight;
           for (int d = 0; d < shape.head_dim; ++d) to[d] += weight * k[width + d];
@@ -47,19 +86,23 @@ std::vector<double> Reference(const Shape& shape, const std::vector<float>& qkv)
   return out;
 }
 
-std::vector<float> Run(Bench& bench, DType dtype, const Shape& shape,
-                       const std::vector<float>& qkv) {
+std::vector<float> Run(Bench& bench, DType dtype, const Shape& shape, const std::vector<float>& qkv,
+                       const Angles& angles = {}) {
   const int64_t width = int64_t{shape.heads} * shape.head_dim;
   const StoredValues in = bench.Put(dtype, qkv);
   const StoredValues out =
       bench.Put(dtype, std::vector<float>(shape.offsets.back() * width, 99.0f));
   const DeviceBuffer offsets = bench.Put(shape.offsets);
+  const DeviceBuffer cosines = bench.Put(angles.cosines), sines = bench.Put(angles.sines);
+  const bool turned = !angles.cosines.empty();
   bench.Require(SegmentAttention({.qkv = in.get(),
                                   .out = out.get(),
                                   .heads = shape.heads,
                                   .head_dim = shape.head_dim,
                                   .offsets = shape.offsets,
                                   .device_offsets = offsets.as<int32_t>(),
+                                  .cosines = turned ? cosines.as<float>() : nullptr,
+                                  .sines = turned ? sines.as<float>() : nullptr,
                                   .dtype = dtype},
                                  bench.stream()));
   return out.Read();
@@ -76,7 +119,12 @@ TEMPLATE_TEST_CASE("SegmentAttention: agrees with float64", "[kernels]", EVERY_D
       std::mt19937 generator(static_cast<unsigned>(shape.head_dim));
       const int64_t count = int64_t{3} * shape.offsets.back() * shape.heads * shape.head_dim;
       const std::vector<float> qkv = RandomValues(&generator, count, dtype);
-      CHECK(CountOff(Run(bench, dtype, shape, qkv), Reference(shape, qkv), Tolerance(dtype)) == 0);
+      const std::vector<double> plain(qkv.begin(), qkv.end());
+      CHECK(CountOff(Run(bench, dtype, shape, qkv), Reference(shape, plain), Tolerance(dtype)) ==
+            0);
+      const Angles angles = AnglesOf(shape);
+      CHECK(CountOff(Run(bench, dtype, shape, qkv, angles),
+                     Reference(shape, Turned(shape, qkv, angles)), 2 * Tolerance(dtype)) == 0);
     }
   }
 }
@@ -115,8 +163,9 @@ TEST_CASE("SegmentAttention: refuses what it cannot run", "[kernels]") {
   const SegmentAttentionArgs good{
       .qkv = x, .out = out, .heads = 1, .head_dim = 8, .offsets = offsets};
   CHECK(SegmentAttention(good, {}).ok());
-  for (int fault = 0; fault < 5; ++fault) {
+  for (int fault = 0; fault < 6; ++fault) {
     SegmentAttentionArgs args = good;
+    if (fault == 5) args.cosines = out;
     if (fault == 0) args.qkv = nullptr;
     if (fault == 1) args.offsets = falling;
     if (fault == 2) args.offsets = late;

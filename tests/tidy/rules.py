@@ -33,7 +33,7 @@ LIBRARIES = {
     "boost": r"^boost/",
     "cuda": r"^(cuda|cublas|cub/|cooperative_groups|cutlass/|cute/|mma|nvtx|nvml|driver_types)",
     # Fetched for CUDA files alone: docs/decisions/0012.
-    "cuda-sources": r"^(flashinfer/|flash(_fwd_kernel)?\.h$|ATen/)",
+    "flashinfer": r"^flashinfer/",
     "nccl": r"^nccl",
     "openssl": r"^openssl/",
     "pictures": r"^(jpeglib|jerror|png|webp/|setjmp)",
@@ -63,7 +63,7 @@ LAYERS = {
     "base/cuda": (["base/"], ["absl", "cuda", *HOST]),
     "scheduler/": (["base/", "scheduler/"], ["absl"]),
     "media/": (["base/", "media/"], ["absl", "pictures", *HOST]),
-    "kernels/": (["base/", "kernels/"], ["absl", "cuda", "cuda-sources", *HOST]),
+    "kernels/": (["base/", "kernels/"], ["absl", "cuda", "flashinfer", *HOST]),
     "models/": (["base/", "kernels/", "models/"], ["absl", *HOST]),
     "models/weights/": (["base/", "models/"], ["absl", "json", *HOST]),
     "models/config/": (["base/", "models/"], ["absl", "json", *HOST]),
