@@ -33,15 +33,43 @@ RowInputs InputsOf(const scheduler::PlanRow& row) {
   return inputs;
 }
 
-kernels::SampleRow SampleRowOf(const scheduler::SampleSpec& spec) {
-  const scheduler::SamplingParams& params = spec.params;
-  return {.temperature = params.temperature,
-          .top_p = params.top_p,
-          .top_k = params.top_k,
-          .top_logprobs = params.top_logprobs,
-          .seed = params.seed,
-          .index = static_cast<uint64_t>(spec.index)};
-}
+// What the rows of a step ask of sampling, with their lists one after another.
+struct SampleRows {
+  std::vector<kernels::SampleRow> rows;
+  std::vector<kernels::TokenBias> biases;
+  std::vector<kernels::TokenCount> counts;
+  std::vector<int32_t> uncounted;  // tokens that an earlier step sampled
+
+  // `sampled` is the token of the row's sampled_by; null without.
+  void Add(const scheduler::SampleSpec& spec, const int32_t* sampled) {
+    const scheduler::SamplingParams& params = spec.params;
+    kernels::SampleRow& row = rows.emplace_back();
+    row = {.temperature = params.temperature,
+           .top_p = params.top_p,
+           .min_p = params.min_p,
+           .repetition_penalty = params.repetition_penalty,
+           .presence_penalty = params.presence_penalty,
+           .frequency_penalty = params.frequency_penalty,
+           .top_k = params.top_k,
+           .top_logprobs = params.top_logprobs,
+           .seed = params.seed,
+           .index = static_cast<uint64_t>(spec.index),
+           .bias_begin = static_cast<int32_t>(biases.size()),
+           .count_begin = static_cast<int32_t>(counts.size())};
+    for (const scheduler::TokenBias& bias : params.biases) {
+      biases.push_back({bias.token, bias.bias});
+    }
+    for (const scheduler::TokenUse& use : spec.uses) {
+      counts.push_back({use.token, use.in_answer, use.in_prompt});
+    }
+    row.bias_end = static_cast<int32_t>(biases.size());
+    row.count_end = static_cast<int32_t>(counts.size());
+    if (params.has_penalty() && sampled != nullptr) {
+      row.uncounted = static_cast<int32_t>(uncounted.size());
+      uncounted.push_back(*sampled);
+    }
+  }
+};
 
 void AddSampled(const kernels::SampleResult& drawn, scheduler::RowResult* result) {
   result->numerical_error = drawn.error != 0;
@@ -113,15 +141,21 @@ scheduler::StepResult StepRunner::Run(const scheduler::StepPlan& plan) {
 
 std::vector<scheduler::RowResult> StepRunner::Sample(const scheduler::StepPlan& plan,
                                                      const std::vector<float>& logits) {
-  std::vector<kernels::SampleRow> asked;
+  SampleRows asked;
   for (const scheduler::PlanRow& row : plan.rows) {
-    if (row.sample.has_value()) asked.push_back(SampleRowOf(*row.sample));
+    if (!row.sample.has_value()) continue;
+    const int32_t sampled = row.sampled_by.has_value() ? TokenOf(*row.sampled_by) : -1;
+    asked.Add(*row.sample, row.sampled_by.has_value() ? &sampled : nullptr);
   }
-  std::vector<kernels::SampleResult> drawn(asked.size());
+  std::vector<kernels::SampleResult> drawn(asked.rows.size());
   CHECK_OK(kernels::Sample({.logits = logits.data(),
-                            .rows = static_cast<int64_t>(asked.size()),
+                            .rows = static_cast<int64_t>(asked.rows.size()),
                             .vocab = parts_.decoder->config().vocab_size,
-                            .params = asked.data(),
+                            .params = asked.rows.data(),
+                            .biases = asked.biases.data(),
+                            .counts = asked.counts.data(),
+                            .sampled = asked.uncounted.data(),
+                            .sampled_size = static_cast<int64_t>(asked.uncounted.size()),
                             .results = drawn.data()},
                            stream_));
   std::vector<scheduler::RowResult> results;

@@ -25,7 +25,15 @@ struct Position3 {
 
 using base::Grid;
 
-// temperature 0 is greedy. top_k 0 and top_p 1 switch those filters off.
+// Added to the value of a token before filters see it; -infinity forbids the token.
+struct TokenBias {
+  int32_t token = 0;
+  float bias = 0;
+  friend bool operator==(const TokenBias&, const TokenBias&) = default;
+};
+
+// temperature 0 is greedy. top_k 0, top_p 1, min_p 0, repetition_penalty 1 and the other penalties
+// 0 switch those off. What each does: kernels/sample.h.
 struct SamplingParams {
   float temperature = 0;
   float top_p = 1;
@@ -33,6 +41,27 @@ struct SamplingParams {
   uint64_t seed = 0;
   // -1: no log probabilities; k >= 0: that of the chosen token and of the k likeliest (k <= 20).
   int32_t top_logprobs = -1;
+  float min_p = 0;               // 0 .. 1
+  float repetition_penalty = 1;  // above 0
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  // At most kMaxTokenBiases, a token at most once: biases of the client, forbidden tokens,
+  // suppressed ends.
+  std::vector<TokenBias> biases;
+
+  bool has_penalty() const {
+    return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0;
+  }
+};
+
+inline constexpr int kMaxTokenBiases = 1024;
+
+// How often the text so far holds a token.
+struct TokenUse {
+  int32_t token = 0;
+  int32_t in_answer = 0;
+  int32_t in_prompt = 0;  // 0 or 1
+  friend bool operator==(const TokenUse&, const TokenUse&) = default;
 };
 
 // Draw output token `index` (from 0, counted over the whole answer): the random number depends on
@@ -40,6 +69,9 @@ struct SamplingParams {
 struct SampleSpec {
   SamplingParams params;
   int32_t index = 0;
+  // With a penalty: every token of the prompt and of the answer as far as it is known, by token.
+  // The token of a row's `sampled_by` is not known; the engine counts it on top.
+  std::vector<TokenUse> uses;
 };
 
 // Tokens [row_offset, row_offset + count) of a row take their input from the embedding pool instead

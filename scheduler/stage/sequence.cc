@@ -15,6 +15,24 @@ Sequence::Sequence(PromptLayout layout, std::vector<int32_t> answer, int32_t kv_
       planned_(kv_tokens),
       done_(kv_tokens) {
   CHECK_LE(kv_tokens, known_tokens());
+  CountPrompt();
+  for (int32_t token : answer_) CountAnswer(token);
+}
+
+void Sequence::CountPrompt() {
+  if (!limits_.sampling.has_penalty()) return;
+  std::vector<int32_t> tokens(layout_.token_ids.begin(), layout_.token_ids.end());
+  std::sort(tokens.begin(), tokens.end());
+  tokens.erase(std::unique(tokens.begin(), tokens.end()), tokens.end());
+  for (int32_t token : tokens) uses_.push_back({.token = token, .in_prompt = 1});
+}
+
+void Sequence::CountAnswer(int32_t token) {
+  if (!limits_.sampling.has_penalty()) return;
+  auto use = std::lower_bound(uses_.begin(), uses_.end(), token,
+                              [](const TokenUse& a, int32_t b) { return a.token < b; });
+  if (use == uses_.end() || use->token != token) use = uses_.insert(use, {.token = token});
+  ++use->in_answer;
 }
 
 int32_t Sequence::samples_in_flight() const {
@@ -59,7 +77,7 @@ PlanRow Sequence::TakeRow(StepId step, int32_t row, int32_t count) {
     plan.sampled_by = SampledBy{rows_.back().step, rows_.back().row};
   }
   const bool last = end == known_tokens() + samples;
-  if (last) plan.sample = SampleSpec{limits_.sampling, answer_tokens() + samples};
+  if (last) plan.sample = SampleSpec{limits_.sampling, answer_tokens() + samples, uses_};
   rows_.push_back({step, row, end, last ? 1 : 0});
   planned_ = end;
   return plan;
@@ -73,6 +91,7 @@ bool Sequence::FinishRow(const std::vector<SampledToken>& sampled) {
   if (row.samples == 0) return true;
   if (sampled.empty()) return false;
   answer_.push_back(sampled.front().token);
+  CountAnswer(answer_.back());
   return true;
 }
 

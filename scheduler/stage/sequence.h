@@ -64,10 +64,14 @@ class Sequence {
   };
   int32_t samples_in_flight() const;
   int32_t TokenAt(int32_t token) const;
+  // Keeps `uses_`; nothing without a penalty.
+  void CountPrompt();
+  void CountAnswer(int32_t token);
 
   PromptLayout layout_;
   std::vector<int32_t> answer_;
   SequenceLimits limits_;
+  std::vector<TokenUse> uses_;  // by token; of the prompt and the known answer, with a penalty
   int32_t planned_;
   int32_t done_;
   std::deque<RowInFlight> rows_;

@@ -281,7 +281,7 @@ absl::StatusOr<scheduler::PulledInput> FromProto(const v1::PulledInput& input) {
     out.segments.push_back(std::move(segment));
   }
   out.prefix_tokens.assign(input.prefix_tokens().begin(), input.prefix_tokens().end());
-  out.sampling = FromProto(input.sampling());
+  ASSIGN_OR_RETURN(out.sampling, FromProto(input.sampling()));
   out.max_tokens = input.max_tokens();
   out.stop_token_ids.assign(input.stop_token_ids().begin(), input.stop_token_ids().end());
   return out;

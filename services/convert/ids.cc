@@ -1,8 +1,17 @@
 #include "services/convert/ids.h"
 
+#include <cmath>
+#include <limits>
 #include <string>
 
+#include "absl/container/flat_hash_set.h"
+
 namespace triptych::services {
+namespace {
+
+absl::Status OutOfRange() { return absl::InvalidArgumentError("value out of range"); }
+
+}  // namespace
 
 using scheduler::Incarnation;
 
@@ -57,6 +66,15 @@ v1::SamplingParams ToProto(const scheduler::SamplingParams& params) {
   out.set_top_k(params.top_k);
   out.set_seed(params.seed);
   out.set_top_logprobs(params.top_logprobs);
+  out.set_min_p(params.min_p);
+  out.set_repetition_penalty(params.repetition_penalty);
+  out.set_presence_penalty(params.presence_penalty);
+  out.set_frequency_penalty(params.frequency_penalty);
+  for (const scheduler::TokenBias& bias : params.biases) {
+    v1::TokenBias* const added = out.add_biases();
+    added->set_token(bias.token);
+    added->set_bias(bias.bias);
+  }
   return out;
 }
 
@@ -99,13 +117,33 @@ absl::Status FromProto(const v1::Status& status) {
 
 scheduler::Grid FromProto(const v1::Grid& grid) { return {grid.t(), grid.h(), grid.w()}; }
 
-scheduler::SamplingParams FromProto(const v1::SamplingParams& params) {
+absl::StatusOr<scheduler::SamplingParams> FromProto(const v1::SamplingParams& params) {
   scheduler::SamplingParams out;
   out.temperature = params.temperature();
-  out.top_p = params.top_p();
+  if (params.has_top_p()) out.top_p = params.top_p();
   out.top_k = params.top_k();
   out.seed = params.seed();
-  out.top_logprobs = params.top_logprobs();
+  if (params.has_top_logprobs()) out.top_logprobs = params.top_logprobs();
+  out.min_p = params.min_p();
+  if (params.has_repetition_penalty()) out.repetition_penalty = params.repetition_penalty();
+  out.presence_penalty = params.presence_penalty();
+  out.frequency_penalty = params.frequency_penalty();
+  for (float value : {out.temperature, out.top_p, out.min_p, out.repetition_penalty,
+                      out.presence_penalty, out.frequency_penalty}) {
+    if (!std::isfinite(value)) return OutOfRange();
+  }
+  if (params.biases_size() > scheduler::kMaxTokenBiases || !(out.repetition_penalty > 0)) {
+    return OutOfRange();
+  }
+  absl::flat_hash_set<int32_t> tokens;
+  for (const v1::TokenBias& bias : params.biases()) {
+    // Minus infinity forbids; plus infinity and NaN mean nothing.
+    if (!(bias.bias() < std::numeric_limits<float>::infinity()) || bias.token() < 0 ||
+        !tokens.insert(bias.token()).second) {
+      return OutOfRange();
+    }
+    out.biases.push_back({bias.token(), bias.bias()});
+  }
   return out;
 }
 

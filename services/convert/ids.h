@@ -28,7 +28,9 @@ scheduler::PeerAddress FromProto(const v1::PeerAddress& peer);
 // An unknown code becomes INTERNAL.
 absl::Status FromProto(const v1::Status& status);
 scheduler::Grid FromProto(const v1::Grid& grid);
-scheduler::SamplingParams FromProto(const v1::SamplingParams& params);
+// INVALID_ARGUMENT: a number that is not finite (but a bias of minus infinity), a repetition
+// penalty not above 0, too many biases, a token twice.
+absl::StatusOr<scheduler::SamplingParams> FromProto(const v1::SamplingParams& params);
 scheduler::SampledToken FromProto(const v1::SampledToken& token);
 
 absl::StatusOr<scheduler::Stage> StageFromProto(int stage);

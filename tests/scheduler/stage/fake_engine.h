@@ -38,8 +38,15 @@ inline uint64_t KvWord(uint64_t input, const Position3& p) {
   return Mix(Mix(input, p.t), Mix(p.h, p.w)) & ~(uint64_t{1} << 63);
 }
 
-inline SampledToken Draw(uint64_t digest, const SampleSpec& spec) {
-  const uint64_t word = Mix(digest, Mix(spec.params.seed, spec.index));
+// What the text so far holds, by token.
+using Uses = std::map<int32_t, TokenUse>;
+
+// With a penalty the text counts too, so a use that is missing or counted twice changes the token.
+inline SampledToken Draw(uint64_t digest, const SampleSpec& spec, const Uses& uses) {
+  uint64_t word = Mix(digest, Mix(spec.params.seed, spec.index));
+  for (const auto& [token, use] : uses) {
+    word = Mix(word, Mix(token, Mix(use.in_answer, use.in_prompt)));
+  }
   return {.token = static_cast<int32_t>(word % kVocabulary), .logprob = -1};
 }
 
@@ -222,7 +229,12 @@ class FakeEngine {
       for (int32_t l = 1; l < num_layers_; ++l) REQUIRE(Kv(row.pages, l, t) == word + l);
       digest = Mix(digest, word);
     }
-    result.tokens.push_back(Draw(digest, *row.sample));
+    Uses uses;
+    for (const TokenUse& use : row.sample->uses) REQUIRE(uses.emplace(use.token, use).second);
+    if (row.sample->params.has_penalty() && row.sampled_by) {
+      ++uses[static_cast<int32_t>(inputs.back())].in_answer;
+    }
+    result.tokens.push_back(Draw(digest, *row.sample, uses));
     if (mad.contains(row.task)) result.tokens[0].token = kVocabulary;
     return result;
   }

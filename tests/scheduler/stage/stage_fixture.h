@@ -58,10 +58,15 @@ inline std::vector<int32_t> ReferenceAnswer(const PulledInput& input, const Layo
     digest = Mix(digest, KvWord(inputs[i], layout.PositionAt(i)));
   }
   std::vector<int32_t> answer;
+  Uses uses;
+  if (input.sampling.has_penalty()) {
+    for (int32_t token : layout.token_ids) uses[token].in_prompt = 1;
+  }
   const std::set<int32_t> stops(input.stop_token_ids.begin(), input.stop_token_ids.end());
   while (static_cast<int32_t>(answer.size()) < input.max_tokens) {
     const auto index = static_cast<int32_t>(answer.size());
-    answer.push_back(Draw(digest, {input.sampling, index}).token);
+    answer.push_back(Draw(digest, {input.sampling, index, {}}, uses).token);
+    if (input.sampling.has_penalty()) ++uses[answer.back()].in_answer;
     if (stops.contains(answer.back())) break;
     digest = Mix(digest, KvWord(answer.back(), layout.PositionAt(layout.num_tokens() + index)));
   }
@@ -158,7 +163,9 @@ class StageFixture {
     FakeRequest& request = requests[number];
     request.id = {kGateway.incarnation, number};
     request.input = {.segments = std::move(segments),
-                     .sampling = {.temperature = 1, .seed = number},
+                     .sampling = {.temperature = 1,
+                                  .seed = number,
+                                  .presence_penalty = number % 2 == 0 ? 0.5f : 0.0f},
                      .max_tokens = max_tokens};
     return request;
   }

@@ -168,6 +168,34 @@ TEST_CASE("Convert: malformed messages of the handshake are refused", "[services
        }});
 }
 
+TEST_CASE("Convert: sampling that means nothing is refused; what is unset is off",
+          "[services][convert]") {
+  const auto unset = FromProto(v1::SamplingParams());
+  REQUIRE(unset.ok());
+  CHECK(unset->top_p == 1);
+  CHECK(unset->top_logprobs == -1);
+  CHECK_FALSE(unset->has_penalty());
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  v1::SamplingParams good;
+  good.add_biases()->set_bias(-kInfinity);
+  CHECK(FromProto(good).ok());
+  const auto refused = [&](const std::function<void(v1::SamplingParams*)>& change) {
+    v1::SamplingParams params = good;
+    change(&params);
+    return !FromProto(params).ok();
+  };
+  CHECK(refused([&](auto* p) { p->set_temperature(kInfinity); }));
+  CHECK(refused([&](auto* p) { p->set_min_p(std::nanf("")); }));
+  CHECK(refused([&](auto* p) { p->set_repetition_penalty(0); }));
+  CHECK(refused([&](auto* p) { p->mutable_biases(0)->set_bias(kInfinity); }));
+  CHECK(refused([&](auto* p) { p->mutable_biases(0)->set_bias(std::nanf("")); }));
+  CHECK(refused([&](auto* p) { p->mutable_biases(0)->set_token(-1); }));
+  CHECK(refused([&](auto* p) { p->add_biases(); }));  // Token 0 twice.
+  CHECK(refused([&](auto* p) {
+    for (int i = 1; i <= scheduler::kMaxTokenBiases; ++i) p->add_biases()->set_token(i);
+  }));
+}
+
 TEST_CASE("Convert: malformed messages of gateways are refused", "[services][convert]") {
   using v1::GatewayToScheduler;
   Filler filler(3);
