@@ -48,8 +48,10 @@ struct AttentionCall {
 };
 
 inline constexpr int64_t PaddedLanes(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+// Tiles of keys whose scores are computed together when rows are few.
+inline constexpr int kTilesAtOnce = 4;
 inline constexpr int64_t AttentionScratchFloats(int64_t rows, int64_t head_dim) {
-  return 2 * kLanes * PaddedLanes(head_dim) + rows * (kLanes + 2);
+  return (kTilesAtOnce + 1) * kLanes * PaddedLanes(head_dim) + rows * (kTilesAtOnce * kLanes + 2);
 }
 
 struct CpuMath {

@@ -59,6 +59,56 @@ inline Lanes SelectLess(Lanes a, Lanes b, Lanes x, Lanes y) {
           _mm256_blendv_ps(y.high, x.high, _mm256_cmp_ps(a.high, b.high, _CMP_LT_OQ))};
 }
 
+// By halves: lane i with lane i + 8, then + 4, + 2, + 1.
+inline float HorizontalSum(Lanes x) {
+  const __m256 eight = _mm256_add_ps(x.low, x.high);
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+inline float HorizontalMax(Lanes x) {
+  const __m256 eight = _mm256_max_ps(x.low, x.high);
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+inline void Transpose8(__m256 (&r)[8]) {
+  __m256 pairs[8], quads[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    pairs[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+    pairs[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    quads[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    quads[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+    quads[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    quads[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20);
+    r[i + 4] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31);
+  }
+}
+// Lane j of row i becomes lane i of row j.
+inline void Transpose(Lanes (&rows)[kLanes]) {
+  __m256 blocks[4][8];
+  for (int i = 0; i < 8; ++i) {
+    blocks[0][i] = rows[i].low;
+    blocks[1][i] = rows[i].high;
+    blocks[2][i] = rows[i + 8].low;
+    blocks[3][i] = rows[i + 8].high;
+  }
+  for (auto& block : blocks) Transpose8(block);
+  for (int i = 0; i < 8; ++i) {
+    rows[i] = {blocks[0][i], blocks[2][i]};
+    rows[i + 8] = {blocks[1][i], blocks[3][i]};
+  }
+}
+
 // Sixteen 32-bit words.
 struct Words {
   __m256i low, high;

@@ -38,6 +38,49 @@ inline Lanes SelectLess(Lanes a, Lanes b, Lanes x, Lanes y) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
 }
 
+// By halves: lane i with lane i + 8, then + 4, + 2, + 1.
+inline float HorizontalSum(Lanes x) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+inline float HorizontalMax(Lanes x) {
+  const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+// Lane j of row i becomes lane i of row j.
+inline void Transpose(Lanes (&rows)[kLanes]) {
+  __m512 pairs[16], quads[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(rows[i].v, rows[i + 1].v);
+    pairs[i + 1] = _mm512_unpackhi_ps(rows[i].v, rows[i + 1].v);
+  }
+  // quads[4 i + c] holds, for each fourth L of the lanes, lane 4 L + c of rows 4 i to 4 i + 3.
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    quads[i] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    quads[i + 1] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+    quads[i + 2] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    quads[i + 3] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512 even_low = _mm512_shuffle_f32x4(quads[c], quads[c + 4], 0x88);
+    const __m512 odd_low = _mm512_shuffle_f32x4(quads[c], quads[c + 4], 0xdd);
+    const __m512 even_high = _mm512_shuffle_f32x4(quads[c + 8], quads[c + 12], 0x88);
+    const __m512 odd_high = _mm512_shuffle_f32x4(quads[c + 8], quads[c + 12], 0xdd);
+    rows[c].v = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
+    rows[c + 4].v = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
+    rows[c + 8].v = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
+    rows[c + 12].v = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
+  }
+}
+
 // Sixteen 32-bit words.
 struct Words {
   __m512i v;

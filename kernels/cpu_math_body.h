@@ -11,27 +11,14 @@ namespace {
 
 // --- Sums, tails, e^x ------------------------------------------------------------------------
 
-inline float HorizontalSum(Lanes x) {
-  float v[kLanes];
-  Store(v, x);
-  for (int step = kLanes / 2; step > 0; step /= 2) {
-    for (int i = 0; i < step; ++i) v[i] += v[i + step];
-  }
-  return v[0];
-}
-
-inline float HorizontalMax(Lanes x) {
-  float v[kLanes];
-  Store(v, x);
-  for (int step = kLanes / 2; step > 0; step /= 2) {
-    for (int i = 0; i < step; ++i) v[i] = v[i] > v[i + step] ? v[i] : v[i + step];
-  }
-  return v[0];
-}
-
 // The first n < 16 lanes from p, zeros behind them.
 inline Lanes LoadPart(const float* p, int64_t n) {
   float v[kLanes] = {};
+  for (int64_t i = 0; i < n; ++i) v[i] = p[i];
+  return Load(v);
+}
+inline Lanes LoadPart(const uint16_t* p, int64_t n) {
+  uint16_t v[kLanes] = {};
   for (int64_t i = 0; i < n; ++i) v[i] = p[i];
   return Load(v);
 }
@@ -80,6 +67,9 @@ struct PanelView {
 
 enum class Start { kZero, kFromC };
 
+// Rows of a panel (32 bytes each) that a product of one row asks for early.
+constexpr int64_t kAheadRows = 32;
+
 // acc[m][p] += sum over k of a[m][k] * B[k][p]. Every loop over m and p must unroll: otherwise GCC
 // 12 keeps the accumulators in memory.
 template <int M, int P, typename B>
@@ -87,7 +77,17 @@ inline __attribute__((always_inline)) void Accumulate(const float* a, int64_t a_
                                                       const PanelView<B>& view, int64_t k,
                                                       Lanes (&acc)[M][P]) {
   const B* b = view.b;
-  for (int64_t i = 0; i < k; ++i, b += view.k_stride) {
+  // A single row does nothing but read weights, in P streams that are each too short for the
+  // processor to run ahead of: so it is told, a kilobyte early, at the end about the next P panels.
+  const B* ahead = b + kAheadRows * view.k_stride;
+  for (int64_t i = 0; i < k; ++i, b += view.k_stride, ahead += view.k_stride) {
+    if constexpr (M == 1 && sizeof(B) == sizeof(uint16_t)) {
+      if (i + kAheadRows == k) ahead += (P - 1) * view.panel_stride;
+#pragma GCC unroll 16
+      for (int p = 0; p < P; p += 2) {
+        __builtin_prefetch(ahead + (p + (i & 1)) * view.panel_stride);
+      }
+    }
     Lanes w[P];
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p) w[p] = Load(b + p * view.panel_stride);
@@ -130,6 +130,20 @@ inline void WithRows(int64_t rows, const Fn& fn) {
   }
 }
 
+// Panels [panel, panels) of M rows: P at once, then fewer; a lone panel's chain of sums would wait
+// for itself.
+template <int M, int P, Start kStart, typename B>
+inline void MultiplyPanels(const float* a, int64_t a_stride, const PanelView<B>& view,
+                           int64_t panel, int64_t panels, int64_t k, float* c, int64_t c_stride) {
+  for (; panel + P <= panels; panel += P) {
+    const PanelView<B> part{view.b + panel * view.panel_stride, view.k_stride, view.panel_stride};
+    MultiplyTile<M, P, kStart, B>(a, a_stride, part, k, c + panel * kLanes, c_stride);
+  }
+  if constexpr (P > 1) {
+    MultiplyPanels<M, P / 2, kStart, B>(a, a_stride, view, panel, panels, k, c, c_stride);
+  }
+}
+
 // c[rows, 16 * panels] (whole panels, padded storage) = or += a * B.
 template <Start kStart, typename B>
 void MultiplyPadded(const float* a, int64_t a_stride, int64_t rows, const PanelView<B>& view,
@@ -138,25 +152,15 @@ void MultiplyPadded(const float* a, int64_t a_stride, int64_t rows, const PanelV
     const int64_t left = rows - row;
     const int64_t take = left < kMaxTileRows ? left : kMaxTileRows;
     WithRows(take, [&]<int M>() {
-      constexpr int P = PanelsAtOnce(M);
-      int64_t p = 0;
-      for (; p + P <= panels; p += P) {
-        const PanelView<B> part{view.b + p * view.panel_stride, view.k_stride, view.panel_stride};
-        MultiplyTile<M, P, kStart, B>(a + row * a_stride, a_stride, part, k,
-                                      c + row * c_stride + p * kLanes, c_stride);
-      }
-      for (; p < panels; ++p) {
-        const PanelView<B> part{view.b + p * view.panel_stride, view.k_stride, view.panel_stride};
-        MultiplyTile<M, 1, kStart, B>(a + row * a_stride, a_stride, part, k,
-                                      c + row * c_stride + p * kLanes, c_stride);
-      }
+      MultiplyPanels<M, PanelsAtOnce(M), kStart, B>(a + row * a_stride, a_stride, view, 0, panels,
+                                                    k, c + row * c_stride, c_stride);
     });
     row += take;
   }
 }
 
-// bias and residual of one 16-column piece of one row, then out to c.
-inline void FinishPiece(const GemmCall& call, Lanes sum, int64_t row, int64_t column) {
+// bias and residual of 16 columns of one row, then out to c.
+inline void FinishColumns(const GemmCall& call, Lanes sum, int64_t row, int64_t column) {
   const int64_t left = call.columns - column;
   const int64_t at = row * call.c_stride + column;
   if (left >= kLanes) {
@@ -184,7 +188,7 @@ __attribute__((noinline)) void GemmTile(const GemmCall& call, int64_t row, int64
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 16
-    for (int p = 0; p < P; ++p) FinishPiece(call, acc[m][p], row + m, (panel + p) * kLanes);
+    for (int p = 0; p < P; ++p) FinishColumns(call, acc[m][p], row + m, (panel + p) * kLanes);
   }
 }
 
@@ -204,15 +208,17 @@ inline void GemmPanels(const GemmCall& call, int64_t first_row, int64_t panel) {
   }
 }
 
+template <int P, typename B>
+inline void GemmFrom(const GemmCall& call, int64_t panel, int64_t panels) {
+  for (; panel + P <= panels; panel += P) GemmPanels<P, B>(call, 0, panel);
+  if constexpr (P > 1) GemmFrom<P / 2, B>(call, panel, panels);
+}
+
 template <typename B>
 void GemmOf(const GemmCall& call) {
-  const int64_t panels = (call.columns + kLanes - 1) / kLanes;
   const int64_t tile = call.rows < kMaxTileRows ? call.rows : kMaxTileRows;
   WithRows(tile, [&]<int M>() {
-    constexpr int P = PanelsAtOnce(M);
-    int64_t panel = 0;
-    for (; panel + P <= panels; panel += P) GemmPanels<P, B>(call, 0, panel);
-    for (; panel < panels; ++panel) GemmPanels<1, B>(call, 0, panel);
+    GemmFrom<PanelsAtOnce(M), B>(call, 0, (call.columns + kLanes - 1) / kLanes);
   });
 }
 
@@ -227,34 +233,40 @@ void Gemm(const GemmCall& call) {
 
 // --- Attention -------------------------------------------------------------------------------
 
-inline float Widen(float x) { return x; }
-inline float Widen(uint16_t x) {
-  union {
-    uint32_t bits;
-    float value;
-  } u{static_cast<uint32_t>(x) << 16};
-  return u.value;
+// Keys [first, first + count) as columns of [head_dim][16]; absent keys are zeros.
+template <typename T>
+inline void TransposeKeys(const AttentionCall& call, int32_t first, int count, float* out) {
+  for (int d = 0; d < call.head_dim; d += kLanes) {
+    const int width = call.head_dim - d < kLanes ? call.head_dim - d : kLanes;
+    Lanes rows[kLanes];
+    for (int j = 0; j < kLanes; ++j) {
+      const T* key = j < count ? static_cast<const T*>(call.keys[first + j]) + d : nullptr;
+      rows[j] = key == nullptr ? Set(0.0f) : width == kLanes ? Load(key) : LoadPart(key, width);
+    }
+    Transpose(rows);
+    for (int i = 0; i < width; ++i) Store(out + (d + i) * kLanes, rows[i]);
+  }
 }
 
-// Keys [first, first + count) as columns of [head_dim][16], values as rows of [16][padded]; absent
-// keys are zeros.
-template <typename T>
-inline void GatherTile(const AttentionCall& call, int32_t first, int count, float* keys,
-                       float* values) {
+// Values [first, first + count) as a view of [count][padded head_dim]: where they lie, when they
+// lie evenly and in whole vectors, else copied to `copy`.
+template <typename T, typename Fn>
+inline void WithValues(const AttentionCall& call, int32_t first, int count, float* copy, Fn fn) {
   const int64_t padded = PaddedLanes(call.head_dim);
-  for (int j = 0; j < kLanes; ++j) {
-    float* value = values + j * padded;
-    int d = 0;
-    if (j < count) {
-      const T* from_key = static_cast<const T*>(call.keys[first + j]);
-      const T* from_value = static_cast<const T*>(call.values[first + j]);
-      for (int i = 0; i < call.head_dim; ++i) keys[i * kLanes + j] = Widen(from_key[i]);
-      for (; d < call.head_dim; ++d) value[d] = Widen(from_value[d]);
-    } else {
-      for (int i = 0; i < call.head_dim; ++i) keys[i * kLanes + j] = 0.0f;
+  const void* const* values = call.values + first;
+  const T* base = static_cast<const T*>(values[0]);
+  const int64_t stride = count > 1 ? static_cast<const T*>(values[1]) - base : 0;
+  bool even = call.head_dim == padded;
+  for (int j = 2; j < count; ++j) even = even && values[j] == base + j * stride;
+  if (even) return fn(PanelView<T>{base, stride, kLanes});
+  for (int j = 0; j < count; ++j) {
+    for (int d = 0; d < call.head_dim; d += kLanes) {
+      const int width = call.head_dim - d < kLanes ? call.head_dim - d : kLanes;
+      const T* from = static_cast<const T*>(values[j]) + d;
+      Store(copy + j * padded + d, width == kLanes ? Load(from) : LoadPart(from, width));
     }
-    for (; d < padded; ++d) value[d] = 0.0f;
   }
+  fn(PanelView<float>{copy, padded, kLanes});
 }
 
 // Turns the scores of one tile into weights, and rescales what the row has gathered when its
@@ -285,47 +297,75 @@ inline int VisibleKeys(const AttentionCall& call, int row, int32_t first, int co
   return seen < count ? seen : count;
 }
 
+// Where the parts of a call's scratch lie.
+struct AttentionParts {
+  float* keys;    // [kTilesAtOnce][head_dim][16]
+  float* values;  // [16][padded head_dim]
+  float* scores;  // [rows][kTilesAtOnce][16]
+  float* states;  // [rows][2]: the maximum so far, and the sum of weights relative to it
+};
+
+// Scores to weights and the weighted values into the output, for one tile of keys.
 template <typename T>
-void AttendOf(const AttentionCall& call) {
+inline void AttendTile(const AttentionCall& call, const AttentionParts& parts, int tile,
+                       int32_t first, int first_row) {
+  constexpr int kStride = kTilesAtOnce * kLanes;
   const int64_t padded = PaddedLanes(call.head_dim);
-  float* keys = call.scratch;
-  float* values = keys + kLanes * padded;
-  float* scores = values + kLanes * padded;
-  float* states = scores + call.rows * kLanes;
-  for (int row = 0; row < call.rows; ++row) {
-    states[2 * row] = -__builtin_inff();
-    states[2 * row + 1] = 0.0f;
-    for (int64_t d = 0; d < padded; ++d) call.output[row * padded + d] = 0.0f;
+  const int count = call.num_keys - first < kLanes ? call.num_keys - first : kLanes;
+  float* scores = parts.scores + tile * kLanes;
+  while (first_row < call.rows && call.limits[first_row] <= first) ++first_row;
+  if (first_row == call.rows) return;
+  for (int row = first_row; row < call.rows; ++row) {
+    SoftmaxTile(scores + row * kStride, call.limits[row] - first, call.scale, padded,
+                parts.states + 2 * row, call.output + row * padded);
   }
-  int first_row = 0;  // Rows before it see no key of this or a later tile.
-  for (int32_t first = 0; first < call.num_keys; first += kLanes) {
-    const int count = call.num_keys - first < kLanes ? call.num_keys - first : kLanes;
-    while (first_row < call.rows && call.limits[first_row] <= first) ++first_row;
-    const int rows = call.rows - first_row;
-    if (rows == 0) break;
-    GatherTile<T>(call, first, count, keys, values);
-    const PanelView<float> key_view{keys, kLanes, 0};
-    MultiplyPadded<Start::kZero, float>(call.queries + int64_t{first_row} * call.head_dim,
-                                        call.head_dim, rows, key_view, 1, call.head_dim,
-                                        scores + first_row * kLanes, kLanes);
-    for (int row = first_row; row < call.rows; ++row) {
-      SoftmaxTile(scores + row * kLanes, call.limits[row] - first, call.scale, padded,
-                  states + 2 * row, call.output + row * padded);
-    }
-    const PanelView<float> value_view{values, padded, kLanes};
+  WithValues<T>(call, first, count, parts.values, [&](const auto& view) {
     for (int row = first_row; row < call.rows;) {
       // A masked key weighs 0, but 0 times a NaN is one: rows are multiplied by what they see.
       const int visible = VisibleKeys(call, row, first, count);
       int end = row + 1;
       while (end < call.rows && VisibleKeys(call, end, first, count) == visible) ++end;
-      MultiplyPadded<Start::kFromC, float>(scores + row * kLanes, kLanes, end - row, value_view,
-                                           padded / kLanes, visible, call.output + row * padded,
-                                           padded);
+      MultiplyPadded<Start::kFromC>(scores + row * kStride, kStride, end - row, view,
+                                    padded / kLanes, visible, call.output + row * padded, padded);
       row = end;
+    }
+  });
+}
+
+template <typename T>
+void AttendOf(const AttentionCall& call) {
+  const int64_t padded = PaddedLanes(call.head_dim), tile_floats = kLanes * padded;
+  AttentionParts parts{.keys = call.scratch};
+  parts.values = parts.keys + kTilesAtOnce * tile_floats;
+  parts.scores = parts.values + tile_floats;
+  parts.states = parts.scores + call.rows * kTilesAtOnce * kLanes;
+  for (int row = 0; row < call.rows; ++row) {
+    parts.states[2 * row] = -__builtin_inff();
+    parts.states[2 * row + 1] = 0.0f;
+    for (int64_t d = 0; d < padded; d += kLanes) Store(call.output + row * padded + d, Set(0.0f));
+  }
+  // Few rows alone would wait for their own chains of sums: they take several tiles at once.
+  const int at_once = call.rows <= kMaxTileRows ? kTilesAtOnce : 1;
+  int first_row = 0;  // Rows before it see no key of this or a later tile.
+  for (int32_t first = 0; first < call.num_keys; first += at_once * kLanes) {
+    while (first_row < call.rows && call.limits[first_row] <= first) ++first_row;
+    if (first_row == call.rows) break;
+    int tiles = 0;
+    for (; tiles < at_once && first + tiles * kLanes < call.num_keys; ++tiles) {
+      const int32_t begin = first + tiles * kLanes;
+      const int count = call.num_keys - begin < kLanes ? call.num_keys - begin : kLanes;
+      TransposeKeys<T>(call, begin, count, parts.keys + tiles * tile_floats);
+    }
+    MultiplyPadded<Start::kZero>(
+        call.queries + int64_t{first_row} * call.head_dim, call.head_dim, call.rows - first_row,
+        PanelView<float>{parts.keys, kLanes, tile_floats}, tiles, call.head_dim,
+        parts.scores + first_row * kTilesAtOnce * kLanes, kTilesAtOnce * kLanes);
+    for (int tile = 0; tile < tiles; ++tile) {
+      AttendTile<T>(call, parts, tile, first + tile * kLanes, first_row);
     }
   }
   for (int row = 0; row < call.rows; ++row) {
-    const Lanes sum = Set(states[2 * row + 1]);
+    const Lanes sum = Set(parts.states[2 * row + 1]);
     float* out = call.output + row * padded;
     for (int64_t d = 0; d < padded; d += kLanes) Store(out + d, Div(Load(out + d), sum));
   }

@@ -76,6 +76,30 @@ inline Lanes SelectLess(Lanes a, Lanes b, Lanes x, Lanes y) {
   return EachLane([&](int i) { return a.v[i] < b.v[i] ? x.v[i] : y.v[i]; });
 }
 
+// By halves: lane i with lane i + 8, then + 4, + 2, + 1.
+inline float HorizontalSum(Lanes x) {
+  for (int step = kLanes / 2; step > 0; step /= 2) {
+    for (int i = 0; i < step; ++i) x.v[i] += x.v[i + step];
+  }
+  return x.v[0];
+}
+inline float HorizontalMax(Lanes x) {
+  for (int step = kLanes / 2; step > 0; step /= 2) {
+    for (int i = 0; i < step; ++i) x.v[i] = x.v[i] > x.v[i + step] ? x.v[i] : x.v[i + step];
+  }
+  return x.v[0];
+}
+// Lane j of row i becomes lane i of row j.
+inline void Transpose(Lanes (&rows)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = 0; j < i; ++j) {
+      const float value = rows[i].v[j];
+      rows[i].v[j] = rows[j].v[i];
+      rows[j].v[i] = value;
+    }
+  }
+}
+
 // Sixteen 32-bit words.
 struct Words {
   uint32_t v[kLanes];

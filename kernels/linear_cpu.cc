@@ -28,9 +28,11 @@ struct Product {
   int64_t rows = 0;
 };
 
-// Slices of panels: at most kPanelsPerSlice, and as many as make the threads equally busy when the
-// rows alone do not.
+// Slices of panels. One slice of rows reads each panel once, so a slice a thread will do, cut
+// evenly; otherwise at most kPanelsPerSlice stay in the cache, and as many slices as make the
+// threads equally busy when the rows alone do not.
 int64_t PanelSlices(int64_t panels, int64_t row_slices, int64_t threads) {
+  if (row_slices == 1) return std::min(panels, threads);
   const int64_t fewest = (panels + kPanelsPerSlice - 1) / kPanelsPerSlice;
   if (row_slices % threads == 0 || row_slices >= 4 * threads) return fewest;
   return std::min(panels, (fewest + threads - 1) / threads * threads);

@@ -1,8 +1,9 @@
 #pragma once
 
-// A fixed set of worker threads for one caller at a time. Workers spin briefly between two parallel
-// loops, then wait in the kernel. Not a task queue, and never the reason for a different result:
-// which thread runs an index must not matter to the caller.
+// A fixed set of worker threads for one caller at a time. Workers wait awake for some microseconds
+// between two parallel loops, offering their core to others, then in the kernel. Not a task queue,
+// and never the reason for a different result: which thread runs an index must not matter to the
+// caller.
 
 #include <atomic>
 #include <cstdint>
@@ -35,12 +36,13 @@ class ThreadPool {
   void RunIndices(uint32_t generation);
 
   // generation << 32 | indices not yet taken. Counting down to zero makes a late worker's claim on
-  // a finished loop impossible without a second variable.
-  std::atomic<uint64_t> ticket_{0};
-  std::atomic<int64_t> unfinished_{0};
-  std::atomic<bool> stopping_{false};
+  // a finished loop impossible without a second variable. What a worker needs to begin lies in its
+  // cache line.
+  alignas(64) std::atomic<uint64_t> ticket_{0};
   // Valid while unfinished_ > 0.
   const absl::FunctionRef<void(int64_t)>* fn_ = nullptr;
+  std::atomic<bool> stopping_{false};
+  alignas(64) std::atomic<int64_t> unfinished_{0};
   std::vector<std::thread> workers_;
 };
 
