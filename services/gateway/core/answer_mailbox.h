@@ -1,12 +1,14 @@
 #pragma once
 
 // Between the core's thread and a front end's: parts of an answer gather here until the front end
-// can write them, so a slow reader costs nobody but itself. Holds at most one answer, which
-// --max-output-tokens bounds.
+// can write them, so a slow reader costs nobody but itself. They stay apart while they are few, so
+// that a front end that comes a moment late still gives its client token by token. Holds at most
+// one answer, which --max-output-tokens bounds.
 
 #include <functional>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/mutex.h"
 #include "services/gateway/core/response_sink.h"
@@ -18,9 +20,15 @@ class AnswerMailbox final : public ResponseSink {
  public:
   enum class Wake { kEachPart, kAtEnd };
   struct Mail {
-    AnswerPart part;  // everything since the last one, joined
+    std::vector<AnswerPart> parts;  // everything since the last one, in order
     std::optional<AnswerEnd> end;
-    bool empty() const { return part.text.empty() && part.tokens.empty() && !end; }
+    bool empty() const { return parts.empty() && !end; }
+    // All parts as one.
+    AnswerPart Joined() const {
+      AnswerPart all;
+      for (const AnswerPart& part : parts) Append(part, &all);
+      return all;
+    }
   };
 
   // `wake` is called without a lock, on the core's thread, when mail has come into an empty box
@@ -31,7 +39,11 @@ class AnswerMailbox final : public ResponseSink {
     {
       base::MutexLock lock(&mutex_);
       const bool first = mail_.empty();
-      Join(std::move(part));
+      if (mail_.parts.size() < kMaxApart) {
+        mail_.parts.push_back(std::move(part));
+      } else {
+        Append(part, &mail_.parts.back());
+      }
       if (!first || when_ == Wake::kAtEnd) return;
     }
     wake_();
@@ -52,15 +64,12 @@ class AnswerMailbox final : public ResponseSink {
   }
 
  private:
-  void Join(AnswerPart&& part) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (mail_.part.text.empty() && mail_.part.tokens.empty()) {
-      mail_.part = std::move(part);
-      return;
-    }
-    mail_.part.text += part.text;
-    for (scheduler::SampledToken& token : part.tokens) {
-      mail_.part.tokens.push_back(std::move(token));
-    }
+  // Beyond so many the reader is slow, and parts are joined.
+  static constexpr size_t kMaxApart = 16;
+
+  static void Append(const AnswerPart& part, AnswerPart* all) {
+    all->text += part.text;
+    all->tokens.insert(all->tokens.end(), part.tokens.begin(), part.tokens.end());
   }
 
   const Wake when_;

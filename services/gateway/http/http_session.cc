@@ -315,7 +315,7 @@ void HttpSession::OnMail() {
     if (mail.end) WriteWholeAnswer(mail);
     return;
   }
-  if (mail.end && !mail.end->status.ok() && !live_->started && mail.part.tokens.empty()) {
+  if (mail.end && !mail.end->status.ok() && !live_->started && mail.parts.empty()) {
     return WriteWholeAnswer(mail);
   }
   WriteStreamMail(std::move(mail));
@@ -326,14 +326,12 @@ void HttpSession::WriteWholeAnswer(const AnswerMailbox::Mail& mail) {
   live_.reset();
   if (!mail.end->status.ok()) return ReplyError(mail.end->status, mail.end->retry_after);
   WriteReply(
-      {.body = CompletionJson(front_.intake.model().tokenizer(), form, mail.part, *mail.end)});
+      {.body = CompletionJson(front_.intake.model().tokenizer(), form, mail.Joined(), *mail.end)});
 }
 
 void HttpSession::WriteStreamMail(AnswerMailbox::Mail mail) {
   std::string events;
-  if (!mail.part.text.empty() || !mail.part.tokens.empty()) {
-    live_->events->AppendPart(mail.part, &events);
-  }
+  for (const AnswerPart& part : mail.parts) live_->events->AppendPart(part, &events);
   if (mail.end) live_->events->AppendEnd(*mail.end, &events);
   if (events.empty()) return;
   const bool chunked = parser_->get().version() >= 11;

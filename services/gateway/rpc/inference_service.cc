@@ -108,8 +108,10 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     if (mail.empty()) return;
     response_.Clear();
     response_.set_request_id(request_id_);
-    response_.set_text(std::move(mail.part.text));
-    for (const scheduler::SampledToken& token : mail.part.tokens) {
+    // A message costs a write, so what has gathered leaves as one.
+    AnswerPart part = mail.Joined();
+    response_.set_text(std::move(part.text));
+    for (const scheduler::SampledToken& token : part.tokens) {
       *response_.add_tokens() = services::ToProto(token);
     }
     if (mail.end && !mail.end->status.ok()) {

@@ -391,6 +391,32 @@ TEST_CASE("StageScheduler: an import waits for no step, and rows wait for the im
   fixture.CheckAtRest();
 }
 
+TEST_CASE(
+    "StageScheduler: a producer that is replaced while its last piece is imported still counts",
+    "[scheduler][stage]") {
+  StageFixture fixture;
+  FakeWorker& encode = fixture.AddWorker("encode");
+  FakeWorker& worker = fixture.AddWorker("prefill+decode");
+  FakeRequest& request = fixture.AddRequest(1, {Picture(5, 2), LongText(3)}, 4);
+  Walk walk{fixture, encode, worker, worker, request, 100};
+  walk.Place();
+  while (worker.engine->imports.empty()) {
+    if (!fixture.events.empty()) {
+      fixture.RunEvent(0);
+    } else {
+      fixture.RunEngine(encode, 0);
+    }
+  }
+  // Every piece is checked in, so no other producer will be heard.
+  fixture.Send(worker, Rebind{walk.prefill_task(), {0, Task(999)}});
+  fixture.RunAll();
+  REQUIRE(fixture.Count<ItemLanded>(worker, walk.prefill_task()) == 1);
+  CHECK(fixture.Last<ItemLanded>(worker)->input.producer == walk.encode_task(0));
+  CHECK(request.tokens == Reference(fixture, request));
+  walk.ReleaseAll();
+  fixture.CheckAtRest();
+}
+
 TEST_CASE("StageScheduler: KV leaves by groups of layers, and the last group with the token",
           "[scheduler][stage]") {
   StageFixture fixture;

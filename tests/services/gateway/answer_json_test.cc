@@ -128,13 +128,16 @@ TEST_CASE("Answer: what was held back comes with the last token", "[gateway][ans
   CHECK(answer.finish() == Finish::kLength);
 }
 
-TEST_CASE("AnswerMailbox: wakes once for mail that nobody took, and joins it", "[gateway]") {
+TEST_CASE("AnswerMailbox: wakes once for mail that nobody took, and keeps it", "[gateway]") {
   int wakes = 0;
   AnswerMailbox each(AnswerMailbox::Wake::kEachPart, [&] { ++wakes; });
   each.OnPart({.text = "a"});
   each.OnPart({.text = "b", .tokens = Bytes("b")});
   CHECK(wakes == 1);
-  CHECK(each.Take().part.text == "ab");
+  const AnswerMailbox::Mail two = each.Take();
+  CHECK(two.parts.size() == 2);
+  CHECK(two.Joined().text == "ab");
+  CHECK(two.Joined().tokens.size() == 1);
   CHECK(each.Take().empty());
 
   wakes = 0;
@@ -144,6 +147,20 @@ TEST_CASE("AnswerMailbox: wakes once for mail that nobody took, and joins it", "
   at_end.OnEnd({});
   CHECK(wakes == 1);
   CHECK(at_end.Take().end.has_value());
+}
+
+TEST_CASE("AnswerMailbox: a slow reader's parts are joined, in order", "[gateway]") {
+  AnswerMailbox mailbox(AnswerMailbox::Wake::kEachPart, [] {});
+  std::string all;
+  for (char c = 'a'; c <= 'z'; ++c) {
+    all += c;
+    mailbox.OnPart({.text = std::string(1, c), .tokens = Bytes(std::string(1, c))});
+  }
+  const AnswerMailbox::Mail mail = mailbox.Take();
+  CHECK(mail.parts.size() == 16);
+  CHECK(mail.parts.front().text == "a");
+  CHECK(mail.Joined().text == all);
+  CHECK(mail.Joined().tokens.size() == 26);
 }
 
 }  // namespace
