@@ -17,6 +17,7 @@
 #include "bench/gpu/gemm.h"
 #include "bench/gpu/row_checks.h"
 #include "kernels/activation.h"
+#include "kernels/linear_swiglu.h"
 #include "kernels/move_rows.h"
 #include "kernels/patchify.h"
 #include "kernels/rms_norm.h"
@@ -53,6 +54,8 @@ class Tower {
  public:
   Tower(const models::VisionConfig& config, int most_pictures, BenchDevice* device, Gemms* gemms);
   void Plan(int pictures);
+  // Whether gate_up and SwiGLU are one kernel.
+  void Fuse(bool fused) { fused_ = fused; }
   void Encode();
   // Parts of an Encode() and what the last block left, after it.
   void Check(std::string* json);
@@ -71,6 +74,7 @@ class Tower {
   BenchDevice* device_;
   Gemms* gemms_;
   int pictures_ = 0;
+  bool fused_ = false;
   kernels::PixelTable table_;
   uint8_t* pinned_ = nullptr;
   uint8_t* frames_;
@@ -177,9 +181,23 @@ void Tower::RunGateUp(const Block& block) {
                     int64_t{2} * config_.intermediate_size, block.gate_up_bias, nullptr, gate_up_});
 }
 
+// gate_up and SwiGLU, in one kernel or two.
 void Tower::RunFeedForward(const Block& block) {
   const int64_t inner = config_.intermediate_size;
   const kernels::Stream stream = device_->stream();
+  if (fused_) {
+    const int error = kernels::internal::SwiGluProductCuda({.x = normed_,
+                                                            .rows = rows(),
+                                                            .inputs = config_.hidden_size,
+                                                            .x_stride = config_.hidden_size,
+                                                            .weight = block.gate_up,
+                                                            .n = inner,
+                                                            .bias = block.gate_up_bias,
+                                                            .out = inner_,
+                                                            .out_stride = inner},
+                                                           stream);
+    return CheckCuda(static_cast<cudaError_t>(error), "fused product");
+  }
   RunGateUp(block);
   CheckStatus(
       kernels::SwiGlu(
@@ -330,8 +348,9 @@ double Tower::Flops() const {
          2 * n / 4 * 4 * hidden * (4 * hidden + config_.out_hidden_size);
 }
 
-std::string Measure(Tower* tower, int pictures, BenchDevice* device, Gemms* gemms) {
+std::string Measure(Tower* tower, int pictures, bool fused, BenchDevice* device, Gemms* gemms) {
   tower->Plan(pictures);
+  tower->Fuse(fused);
   tower->Encode();  // chooses the products' algorithms
   std::vector<double> encode_ms, ceiling_tflops;
   // Alone first, as a single request meets a GPU, then in turn with the ceiling, at full power.
@@ -345,11 +364,11 @@ std::string Measure(Tower* tower, int pictures, BenchDevice* device, Gemms* gemm
   const double tflops = tower->Flops() / ms * 1e-9;
   char text[300];
   std::snprintf(text, sizeof(text),
-                "{\"pictures\": %d, \"ms_alone\": %.2f, \"ms\": %.2f, \"ms_low\": "
+                "{\"pictures\": %d, \"fused\": %d, \"ms_alone\": %.2f, \"ms\": %.2f, \"ms_low\": "
                 "%.2f, \"ms_high\": %.2f, "
                 "\"ms_a_picture\": %.2f, \"tflops\": %.0f, \"ceiling_tflops\": %.0f, "
                 "\"percent\": %.1f, ",
-                pictures, Median(alone_ms), ms,
+                pictures, fused ? 1 : 0, Median(alone_ms), ms,
                 *std::min_element(encode_ms.begin(), encode_ms.end()),
                 *std::max_element(encode_ms.begin(), encode_ms.end()), ms / pictures, tflops,
                 ceiling, 100 * tflops / ceiling);
@@ -377,7 +396,8 @@ int Run(int argc, char** argv) {
   std::string json = std::string("{\"shape\": \"") + shape + "\", \"encode\": [";
   for (size_t i = 0; i < counts.size(); ++i) {
     if (i > 0) json += ",\n ";
-    json += Measure(&tower, counts[i], &device, &gemms);
+    json += Measure(&tower, counts[i], false, &device, &gemms) + ",\n ";
+    json += Measure(&tower, counts[i], true, &device, &gemms);
   }
   json += "]}\n";
   std::FILE* file = std::fopen(argv[1], "w");

@@ -1,6 +1,6 @@
 // A whole prefill of Qwen2.5-VL's language model at the 7B or 3B shape, random weights, built of
 // the ops and cuBLASLt: milliseconds, and model FLOPs against an 8192^3 product timed in turn.
-// Usage: bench_prefill OUT.json [7b|3b] [TOKENS...]; see README.md.
+// Usage: bench_prefill OUT.json [7b|3b] [[ROWSx]TOKENS[@BEFORE][f]...]; see README.md.
 
 #include <algorithm>
 #include <cmath>
@@ -18,6 +18,7 @@
 #include "kernels/activation.h"
 #include "kernels/attention.h"
 #include "kernels/embed.h"
+#include "kernels/linear_swiglu.h"
 #include "kernels/rms_norm.h"
 
 namespace triptych::bench {
@@ -42,23 +43,42 @@ struct Shape {
 constexpr Shape kShapes[] = {{"7b", 28, 3584, 28, 4, 18944, 152064},
                              {"3b", 36, 2048, 16, 2, 11008, 151936}};
 
+// `rows` chunks of `tokens` each, `before` of whose tokens are in the pages already.
+struct Batch {
+  int64_t rows = 1, tokens = 0, before = 0;
+
+  int64_t all() const { return rows * tokens; }
+  int64_t pages_of_row() const { return (before + tokens + kBlockTokens - 1) / kBlockTokens; }
+};
+
+// "4096", "8x1500" or "2x4096@8192"; an f behind it: gate_up and SwiGLU are one kernel.
+Batch ParseBatch(const std::string& text) {
+  Batch batch;
+  const size_t rows = text.find('x'), before = text.find('@');
+  if (rows != std::string::npos) batch.rows = std::atoll(text.c_str());
+  batch.tokens = std::atoll(text.c_str() + (rows == std::string::npos ? 0 : rows + 1));
+  if (before != std::string::npos) batch.before = std::atoll(text.c_str() + before + 1);
+  return batch;
+}
+
 struct Layer {
   const void *norm1, *qkv, *qkv_bias, *o, *norm2, *gate_up, *down;
   void* pool;
 };
 
-// Weights and, for up to `most_tokens`, activations and KV.
+// Weights and, for up to `most_tokens`, activations; KV of `pages`.
 class Model {
  public:
-  Model(const Shape& shape, int64_t most_tokens, BenchDevice* device, Gemms* gemms);
-  void Plan(int64_t tokens);
+  Model(const Shape& shape, int64_t most_tokens, int64_t pages, BenchDevice* device, Gemms* gemms);
+  void Plan(const Batch& batch);
+  // Whether gate_up and SwiGLU are one kernel.
+  void Fuse(bool fused) { fused_ = fused; }
   void Forward();
   // Of the last layer, after a Forward().
   void Check(std::string* json);
   double Flops() const;
 
  private:
-  int64_t Pages() const { return (tokens_ + kBlockTokens - 1) / kBlockTokens; }
   void RunGateUp(const Layer& layer);
   void RunFeedForward(const Layer& layer);
   void RunLayer(const Layer& layer);
@@ -68,7 +88,9 @@ class Model {
   BenchDevice* device_;
   Gemms* gemms_;
   const int64_t num_blocks_;
-  int64_t tokens_ = 0;
+  Batch batch_;
+  bool fused_ = false;
+  int64_t tokens_ = 0;  // of the batch
   std::vector<Layer> layers_;
   const void *table_, *final_norm_, *head_;
   void *x_, *normed_, *qkv_, *attended_, *gate_up_, *inner_, *logits_;
@@ -80,11 +102,9 @@ class Model {
   kernels::KvLayout layout_;
 };
 
-Model::Model(const Shape& shape, int64_t most_tokens, BenchDevice* device, Gemms* gemms)
-    : shape_(shape),
-      device_(device),
-      gemms_(gemms),
-      num_blocks_((most_tokens + kBlockTokens - 1) / kBlockTokens + 7) {
+Model::Model(const Shape& shape, int64_t most_tokens, int64_t pages, BenchDevice* device,
+             Gemms* gemms)
+    : shape_(shape), device_(device), gemms_(gemms), num_blocks_(pages + 7) {
   const int64_t hidden = shape.hidden, wide = shape.heads * int64_t{shape.head_dim()};
   const float scale = 1.7f / std::sqrt(static_cast<float>(hidden));
   layout_ = {.block_tokens = kBlockTokens,
@@ -99,7 +119,7 @@ Model::Model(const Shape& shape, int64_t most_tokens, BenchDevice* device, Gemms
                        device->RandomBFloat16(hidden, 1),
                        device->RandomBFloat16(int64_t{2} * shape.inner * hidden, scale),
                        device->RandomBFloat16(hidden * shape.inner, scale),
-                       device->Allocate(num_blocks_ * layout_.block_bytes())});
+                       device->RandomBFloat16(num_blocks_ * layout_.block_elements(), 1)});
   }
   table_ = device->RandomBFloat16(shape.vocab * hidden, 1);
   head_ = device->RandomBFloat16(shape.vocab * hidden, scale);
@@ -119,24 +139,31 @@ Model::Model(const Shape& shape, int64_t most_tokens, BenchDevice* device, Gemms
   rope_ = *rope;
 }
 
-void Model::Plan(int64_t tokens) {
-  tokens_ = tokens;
-  std::vector<int32_t> inputs(tokens), positions(3 * tokens), slots(tokens);
-  for (int64_t i = 0; i < tokens; ++i) {
+void Model::Plan(const Batch& batch) {
+  batch_ = batch;
+  tokens_ = batch.all();
+  const int64_t row_pages = batch.pages_of_row();
+  std::vector<int32_t> inputs(tokens_), positions(3 * tokens_), slots(tokens_);
+  for (int64_t i = 0; i < tokens_; ++i) {
+    const int64_t at = batch.before + i % batch.tokens;
+    const int32_t block = block_ids_[i / batch.tokens * row_pages + at / kBlockTokens];
     inputs[i] = static_cast<int32_t>((i * 7919) % shape_.vocab);
-    for (int axis = 0; axis < 3; ++axis) positions[axis * tokens + i] = static_cast<int32_t>(i);
-    slots[i] = block_ids_[i / kBlockTokens] * kBlockTokens + static_cast<int32_t>(i % kBlockTokens);
+    for (int axis = 0; axis < 3; ++axis) positions[axis * tokens_ + i] = static_cast<int32_t>(at);
+    slots[i] = block * kBlockTokens + static_cast<int32_t>(at % kBlockTokens);
   }
   inputs_ = device_->Upload(inputs);
   positions_ = device_->Upload(positions);
   slots_ = device_->Upload(slots);
-  query_begin_ = {0, static_cast<int32_t>(tokens)};
-  first_token_ = {0};
-  page_begin_ = {0, static_cast<int32_t>(Pages())};
+  query_begin_ = page_begin_ = {0};
+  for (int64_t row = 1; row <= batch.rows; ++row) {
+    query_begin_.push_back(static_cast<int32_t>(row * batch.tokens));
+    page_begin_.push_back(static_cast<int32_t>(row * row_pages));
+  }
+  first_token_.assign(batch.rows, static_cast<int32_t>(batch.before));
   const kernels::AttentionRows rows = {
-      .rows = 1,
-      .tokens = tokens,
-      .pages = Pages(),
+      .rows = static_cast<int32_t>(batch.rows),
+      .tokens = tokens_,
+      .pages = batch.rows * row_pages,
       .host = {query_begin_.data(), first_token_.data(), page_begin_.data(), block_ids_.data()},
       .device = {device_->Upload(query_begin_), device_->Upload(first_token_),
                  device_->Upload(page_begin_), device_->Upload(block_ids_)}};
@@ -148,8 +175,21 @@ void Model::RunGateUp(const Layer& layer) {
                     nullptr, gate_up_});
 }
 
+// gate_up and SwiGLU, in one kernel or two.
 void Model::RunFeedForward(const Layer& layer) {
   const kernels::Stream stream = device_->stream();
+  if (fused_) {
+    const int error = kernels::internal::SwiGluProductCuda({.x = normed_,
+                                                            .rows = tokens_,
+                                                            .inputs = shape_.hidden,
+                                                            .x_stride = shape_.hidden,
+                                                            .weight = layer.gate_up,
+                                                            .n = shape_.inner,
+                                                            .out = inner_,
+                                                            .out_stride = shape_.inner},
+                                                           stream);
+    return CheckCuda(static_cast<cudaError_t>(error), "fused product");
+  }
   RunGateUp(layer);
   CheckStatus(
       kernels::SwiGlu(
@@ -220,14 +260,15 @@ void Model::Forward() {
   gemms_->Multiply({normed_, 1, hidden, head_, shape_.vocab, nullptr, nullptr, logits_});
 }
 
+// Of queries of the first row.
 double Model::AttentionError() {
   const int head_dim = shape_.head_dim(), group = shape_.heads / shape_.kv_heads;
   const int64_t wide = int64_t{shape_.heads} * head_dim;
   std::vector<double> expected, got;
-  for (int64_t token : {int64_t{0}, int64_t{129}, tokens_ / 2, tokens_ - 1}) {
+  for (int64_t token : {int64_t{0}, int64_t{129}, batch_.tokens / 2, batch_.tokens - 1}) {
     const int head = static_cast<int>(token * 5 % shape_.heads);
     std::vector<std::vector<double>> keys, values;
-    for (int64_t j = 0; j <= token; ++j) {
+    for (int64_t j = 0; j <= batch_.before + token; ++j) {
       const int64_t at =
           layout_.KeyOffset(block_ids_[j / kBlockTokens], static_cast<int>(j % kBlockTokens)) +
           head / group * head_dim;
@@ -265,12 +306,17 @@ void Model::Check(std::string* json) {
 double Model::Flops() const {
   const auto n = static_cast<double>(tokens_);
   const double linear = 2 * n * static_cast<double>(shape_.layer_parameters()) * shape_.layers;
-  const double attention = 2 * n * n * shape_.heads * shape_.head_dim() * shape_.layers;
+  const auto chunk = static_cast<double>(batch_.tokens),
+             before = static_cast<double>(batch_.before);
+  const double attention =
+      4 * n * (before + chunk / 2) * shape_.heads * shape_.head_dim() * shape_.layers;
   return linear + attention + 2.0 * static_cast<double>(shape_.hidden * shape_.vocab);
 }
 
-std::string Measure(Model* model, int64_t tokens, BenchDevice* device, Gemms* gemms) {
-  model->Plan(tokens);
+std::string Measure(Model* model, const std::string& name, BenchDevice* device, Gemms* gemms) {
+  const bool fused = name.back() == 'f';
+  model->Fuse(fused);
+  model->Plan(ParseBatch(name));
   model->Forward();  // chooses the products' algorithms
   std::vector<double> forward_ms, ceiling_tflops, forward_tflops;
   // Alone first, as a single request meets a GPU, then in turn with the ceiling, at full power.
@@ -285,10 +331,10 @@ std::string Measure(Model* model, int64_t tokens, BenchDevice* device, Gemms* ge
   const double tflops = Median(forward_tflops);
   char text[300];
   std::snprintf(text, sizeof(text),
-                "{\"tokens\": %lld, \"ms_alone\": %.2f, \"ms\": %.2f, \"ms_low\": "
+                "{\"batch\": \"%s\", \"ms_alone\": %.2f, \"ms\": %.2f, \"ms_low\": "
                 "%.2f, \"ms_high\": %.2f, "
                 "\"tflops\": %.0f, \"ceiling_tflops\": %.0f, \"percent\": %.1f, ",
-                static_cast<long long>(tokens), Median(alone_ms), ms,
+                name.c_str(), Median(alone_ms), ms,
                 *std::min_element(forward_ms.begin(), forward_ms.end()),
                 *std::max_element(forward_ms.begin(), forward_ms.end()), tflops, ceiling,
                 100 * tflops / ceiling);
@@ -302,20 +348,25 @@ std::string Measure(Model* model, int64_t tokens, BenchDevice* device, Gemms* ge
 
 int Run(int argc, char** argv) {
   if (argc < 2) {
-    std::fprintf(stderr, "usage: bench_prefill OUT.json [7b|3b] [TOKENS...]\n");
+    std::fprintf(stderr, "usage: bench_prefill OUT.json [7b|3b] [[ROWSx]TOKENS[@BEFORE][f]...]\n");
     return 2;
   }
   const Shape& shape = argc > 2 && std::strcmp(argv[2], "3b") == 0 ? kShapes[1] : kShapes[0];
-  std::vector<int64_t> lengths;
-  for (int i = 3; i < argc; ++i) lengths.push_back(std::atoll(argv[i]));
-  if (lengths.empty()) lengths = {1500, 4096, 16384};
+  std::vector<std::string> batches(argv + std::min(argc, 3), argv + argc);
+  if (batches.empty()) batches = {"1500", "4096", "16384"};
+  int64_t most_tokens = 0, most_pages = 0;
+  for (const std::string& name : batches) {
+    const Batch batch = ParseBatch(name);
+    most_tokens = std::max(most_tokens, batch.all());
+    most_pages = std::max(most_pages, batch.rows * batch.pages_of_row());
+  }
   BenchDevice device(1 << 20);
   Gemms gemms(&device);
-  Model model(shape, *std::max_element(lengths.begin(), lengths.end()), &device, &gemms);
+  Model model(shape, most_tokens, most_pages, &device, &gemms);
   std::string json = std::string("{\"shape\": \"") + shape.name + "\", \"prefill\": [";
-  for (size_t i = 0; i < lengths.size(); ++i) {
+  for (size_t i = 0; i < batches.size(); ++i) {
     if (i > 0) json += ",\n ";
-    json += Measure(&model, lengths[i], &device, &gemms);
+    json += Measure(&model, batches[i], &device, &gemms);
   }
   json += "]}\n";
   std::FILE* file = std::fopen(argv[1], "w");
