@@ -1,6 +1,7 @@
 #pragma once
 
-// Sine and cosine of a rotary angle, the same arithmetic on CPU and GPU. Cody-Waite reduction by
+// Sine and cosine of a rotary angle. On every CPU the same bits; CUDA may fuse its float64 steps,
+// so there the result is within one rounding to float32 of the CPU's. Cody-Waite reduction by
 // multiples of pi/2 in two parts, then Taylor polynomials on [-pi/4, pi/4], all in float64: the
 // polynomials' error is below 1e-12, so what remains is the rounding to float32. The first part of
 // pi/2 has 33 bits, which keeps the reduction exact for angles below 2^20.
