@@ -1,4 +1,5 @@
-// Rows of more than one query: rotary and append, then FlashInfer's kernel over the pages.
+// Rows of one query by our own kernel where it knows the shape, everything in one launch; the
+// others: rotary and append, then FlashInfer's kernel over the pages.
 
 #include <cuda_runtime.h>
 
@@ -35,6 +36,29 @@ int Append(const AttentionArgs& args, const internal::CudaAttentionPlan& plan,
                                    .dtype = args.dtype,
                                    .table = args.rope},
                                   stream);
+}
+
+int Decode(const AttentionArgs& args, const Stream& stream) {
+  const internal::DecodeCut& cut = internal::CudaPlanOf(*args.plan).decode;
+  return internal::DecodeAttentionCuda({.qkv = args.qkv,
+                                        .qkv_stride = args.qkv_stride,
+                                        .out = args.out,
+                                        .out_stride = args.out_stride,
+                                        .heads = args.heads,
+                                        .pool = args.pool,
+                                        .num_blocks = args.num_blocks,
+                                        .layout = args.layout,
+                                        .rope = args.rope,
+                                        .positions = args.positions,
+                                        .positions_stride = args.plan->rows().tokens,
+                                        .slots = args.slots,
+                                        .pages = args.plan->rows().device.pages,
+                                        .parts = cut.device,
+                                        .capacity = cut.used,
+                                        .partial = cut.partial,
+                                        .arrived = cut.arrived},
+                                       cut.choice, stream.cuda != nullptr && stream.cuda->pdl,
+                                       CudaStreamOf(stream));
 }
 
 int Prefill([[maybe_unused]] const AttentionArgs& args, [[maybe_unused]] const Stream& stream) {
@@ -81,6 +105,9 @@ int internal::AppendAndAttendCuda(const AttentionArgs& args, const Stream& strea
     return cudaErrorMisalignedAddress;
   }
   const CudaAttentionPlan& plan = CudaPlanOf(*args.plan);
+  if (plan.decode.used > 0) {
+    if (const int error = Decode(args, stream)) return error;
+  }
   if (plan.cut.works == 0) return cudaSuccess;
   if (const int error = Append(args, plan, stream)) return error;
   return Prefill(args, stream);

@@ -1,26 +1,42 @@
-// Cuts the chunks of a step among the multiprocessors and copies the cut. The memory that travels
-// belongs to the plan, so a plan must not be made again before its step has ended.
+// Cuts the decode rows and the chunks of a step among the multiprocessors and copies the cuts. The
+// memory that travels belongs to the plan, so a plan must not be made again before its step has
+// ended.
 
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <vector>
 
 #include "kernels/attention_plan.h"
 #include "kernels/attention_plan_cuda.h"
 #include "kernels/cuda_context.h"
+#include "kernels/decode_choices.h"
 #include "kernels/prefill_attention.h"
 
 namespace triptych::kernels {
 namespace {
 
 using internal::CudaAttentionPlan;
+using internal::DecodeCut;
+
+// Enough for 64 rows however they are cut: what a captured graph names never moves then.
+constexpr int64_t kDecodeParts = 1024;
+
+void FreeDecode(DecodeCut* cut) {
+  cudaFreeHost(cut->pinned);
+  cudaFree(cut->device);
+  cudaFree(cut->partial);
+  cudaFree(cut->arrived);
+  *cut = {};
+}
 
 void FreePlan(void* data) {
   auto* plan = static_cast<CudaAttentionPlan*>(data);
   cudaFreeHost(plan->pinned);
   cudaFree(plan->device);
+  FreeDecode(&plan->decode);
   delete plan;
 }
 
@@ -39,6 +55,45 @@ cudaError_t Reserve(CudaAttentionPlan* plan, int64_t ints) {
   return cudaSuccess;
 }
 
+cudaError_t ReserveDecode(DecodeCut* cut, int64_t parts, int kv_heads) {
+  if (parts <= cut->capacity) return cudaSuccess;
+  FreeDecode(cut);
+  const int64_t capacity = std::max(parts, kDecodeParts);
+  const size_t bytes = capacity * sizeof(DecodePart), counters = capacity * kv_heads * sizeof(int);
+  if (const cudaError_t error = cudaMallocHost(&cut->pinned, bytes)) return error;
+  if (const cudaError_t error = cudaMalloc(&cut->device, bytes)) return error;
+  if (const cudaError_t error = cudaMalloc(&cut->partial, DecodePartialBytes(capacity, kv_heads))) {
+    return error;
+  }
+  if (const cudaError_t error = cudaMalloc(&cut->arrived, counters)) return error;
+  cut->capacity = capacity;
+  return cudaMemset(cut->arrived, 0, counters);
+}
+
+// Rows [0, decode_rows) for the kernel that knows their shape.
+cudaError_t PlanDecode(const AttentionPlan& plan, int sm_count, const CudaContext* context,
+                       cudaStream_t stream, DecodeCut* cut) {
+  const AttentionRows& rows = plan.rows();
+  const AttentionChoiceKey key = {plan.heads(), plan.layout().kv_heads};
+  const DecodeAttentionChoice* tuned = context == nullptr || context->choices == nullptr
+                                           ? nullptr
+                                           : context->choices->Find(key, rows.decode_rows);
+  const DecodeAttentionChoice choice =
+      tuned != nullptr ? *tuned : RuleForAttention(key, rows.decode_rows, sm_count);
+  const int32_t used = choice.target + rows.decode_rows;
+  if (const cudaError_t error = ReserveDecode(cut, used, key.kv_heads)) return error;
+  cut->choice = choice;
+  cut->used = used;
+  std::vector<int32_t> lengths(rows.decode_rows);
+  for (int32_t row = 0; row < rows.decode_rows; ++row) {
+    lengths[row] = rows.host.first_token[row] + 1;
+  }
+  PlanDecodeParts(lengths, {rows.host.page_begin, static_cast<size_t>(rows.decode_rows) + 1},
+                  plan.layout().block_tokens, choice, {cut->pinned, static_cast<size_t>(used)});
+  return cudaMemcpyAsync(cut->device, cut->pinned, used * sizeof(DecodePart),
+                         cudaMemcpyHostToDevice, stream);
+}
+
 // FlashInfer launches one worker a multiprocessor of the device, whatever else is known of it.
 cudaError_t CountWorkers(int* workers) {
   int device = 0;
@@ -54,8 +109,18 @@ int internal::PlanAttentionCuda(AttentionPlan* plan, const Stream& on) {
   }
   auto* cuda = static_cast<CudaAttentionPlan*>(plan->cuda().data);
   const AttentionRows& rows = plan->rows();
+  const auto stream = static_cast<cudaStream_t>(CudaStreamOf(on));
+  int workers = 0;
+  if (const cudaError_t error = CountWorkers(&workers)) return error;
   cuda->cut.works = 0;
+  cuda->decode.used = 0;
   cuda->first_prefill_row = 0;
+  if (rows.decode_rows > 0 && DecodeAttentionServes(plan->layout(), plan->heads())) {
+    cuda->first_prefill_row = rows.decode_rows;
+    if (const cudaError_t error = PlanDecode(*plan, workers, on.cuda, stream, &cuda->decode)) {
+      return error;
+    }
+  }
   if (cuda->first_prefill_row == rows.rows) return cudaSuccess;
   cuda->first_prefill_token = rows.host.query_begin[cuda->first_prefill_row];
   cuda->fresh =
@@ -63,14 +128,12 @@ int internal::PlanAttentionCuda(AttentionPlan* plan, const Stream& on) {
                   rows.host.first_token + rows.rows, [](int32_t token) { return token == 0; });
   const int32_t tile_queries = PrefillTileQueries(plan->layout().head_dim);
   if (tile_queries == 0 || plan->layout().dtype != DType::kBFloat16) return cudaErrorNotSupported;
-  int workers = 0;
-  if (const cudaError_t error = CountWorkers(&workers)) return error;
   CutPrefill(rows, cuda->first_prefill_row, plan->heads(), tile_queries, workers, &cuda->cut);
   const auto ints = static_cast<int64_t>(cuda->cut.block.size());
   if (const cudaError_t error = Reserve(cuda, ints)) return error;
   std::copy(cuda->cut.block.begin(), cuda->cut.block.end(), cuda->pinned);
   return cudaMemcpyAsync(cuda->device, cuda->pinned, ints * sizeof(int32_t), cudaMemcpyHostToDevice,
-                         static_cast<cudaStream_t>(CudaStreamOf(on)));
+                         stream);
 }
 
 }  // namespace triptych::kernels

@@ -11,17 +11,17 @@
 
 namespace triptych::kernels {
 
-// Algorithms that a search at start found for matrix shapes; belongs to the CUDA side of `linear`.
+// What a search found for the shapes of a decode step (decode_choices.h).
 struct GemmChoices;
 
 struct CudaContext {
   void* stream = nullptr;          // cudaStream_t
-  void* cublaslt = nullptr;        // cublasLtHandle_t
+  void* cublaslt = nullptr;        // MatrixLibrary; null: products of many rows are slow
   void* scratch = nullptr;         // the library's, on the device
   int64_t scratch_bytes = 0;       //
   int device = 0;                  // ordinal
   int sm_count = 0;                // of the device
-  GemmChoices* choices = nullptr;  // null: the library's own first choice
+  GemmChoices* choices = nullptr;  // null: choices by rule
   bool pdl = false;                // launch with programmatic dependencies
 };
 
