@@ -19,7 +19,7 @@ constexpr int kHeadDim = 128;
 constexpr int kHalf = kHeadDim / 2;
 constexpr int kPage = 16;
 constexpr int kMaxCluster = 8;
-constexpr int kGroup = 8;         // query heads of a KV head, at most
+constexpr int kGroup = 8;  // query heads of a KV head, at most
 constexpr int kQPitch = kHeadDim + 8;
 constexpr int kSumPitch = kHeadDim + 4;
 constexpr float kNothing = -1e30f;  // below any score, and its differences stay finite
@@ -138,7 +138,7 @@ __device__ inline void PatchPage(const __nv_bfloat16* new_key, const __nv_bfloat
 // Running softmax of a warp: for heads 2 t and 2 t + 1.
 struct Running {
   float largest[2] = {kNothing, kNothing};
-  float sum[2] = {0, 0};  // of this thread's tokens alone
+  float sum[2] = {0, 0};    // of this thread's tokens alone
   float out[2][4][4] = {};  // [s][j]: elements 64 s + 8 g + 2 j and the next, by head
 };
 
@@ -208,8 +208,7 @@ __device__ inline void PrepareRow(const Launched& in, const DecodePart& part, in
   const bool stored = slot >= 0 && slot < in.num_blocks * kPage;
   const int64_t token_elements = int64_t{in.kv_heads} * kHeadDim;
   __nv_bfloat16* key =
-      in.pool +
-      (stored ? int64_t{slot / kPage} * 2 * kPage + slot % kPage : 0) * token_elements +
+      in.pool + (stored ? int64_t{slot / kPage} * 2 * kPage + slot % kPage : 0) * token_elements +
       kv_head * kHeadDim;
   uint32_t low[kTurns], high[kTurns];
 #pragma unroll
@@ -318,8 +317,7 @@ __device__ inline void MergeParts(const Launched& in, const DecodePart& part, in
         if (from + n >= part.parts) break;
         const float* theirs = PartOf(in, part.first_slot + from + n, kv_head);
         out[n] = __ldcg(reinterpret_cast<const float4*>(theirs + head * kHeadDim + 4 * lane));
-        stats[n] = __ldcg(
-            reinterpret_cast<const float2*>(theirs + kGroup * kHeadDim + 2 * head));
+        stats[n] = __ldcg(reinterpret_cast<const float2*>(theirs + kGroup * kHeadDim + 2 * head));
       }
       AddSums(out, stats, part.parts - from, merged);
     }
@@ -337,8 +335,7 @@ __device__ inline void StorePart(const Launched& in, const DecodePart& part, int
   float* mine = PartOf(in, part.slot, kv_head);
   *reinterpret_cast<float4*>(mine + head * kHeadDim + 4 * lane) = merged.out;
   if (lane == 0) {
-    *reinterpret_cast<float2*>(mine + kGroup * kHeadDim + 2 * head) = {merged.largest,
-                                                                      merged.sum};
+    *reinterpret_cast<float2*>(mine + kGroup * kHeadDim + 2 * head) = {merged.largest, merged.sum};
   }
 }
 
@@ -396,8 +393,8 @@ __device__ inline void MergeCluster(const Launched& in, const DecodePart& part, 
   }
 }
 
-__device__ inline void FinishPart(const Launched& in, const DecodePart& part, int kv_head,
-                                  int rank, Shared& shared) {
+__device__ inline void FinishPart(const Launched& in, const DecodePart& part, int kv_head, int rank,
+                                  Shared& shared) {
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (in.cluster > 1) {
@@ -442,8 +439,8 @@ __device__ inline void StoreRunning(const Running& run, int warp, int lane, Shar
     for (int s = 0; s < 2; ++s) {
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        float2* to = reinterpret_cast<float2*>(
-            &shared.sums[warp][column][64 * s + lane / 4 * 8 + 2 * j]);
+        float2* to =
+            reinterpret_cast<float2*>(&shared.sums[warp][column][64 * s + lane / 4 * 8 + 2 * j]);
         *to = {run.out[s][j][head], run.out[s][j][2 + head]};
       }
     }

@@ -15,7 +15,7 @@
 
 namespace triptych::kernels {
 
-inline constexpr int kMaxDecodeParts = 256;  // of one row
+inline constexpr int kMaxDecodeParts = 256;      // of one row
 inline constexpr int kDecodeAttentionWarps = 4;  // of a block
 
 // Some pages of a row; the last part has the row's newest token. All that a block needs to begin,
@@ -24,17 +24,17 @@ struct DecodePart {
   int32_t row = -1;        // below 0: nothing to do
   int32_t first_page = 0;  // where its page ids begin in the step's list
   int32_t pages = 0;
-  int32_t tokens = 0;      // in the last of them if the newest token is there, else 0
-  int32_t parts = 0;       // of the row
-  int32_t slot = 0;        // where this part's results lie; those of the row's others beside it
+  int32_t tokens = 0;  // in the last of them if the newest token is there, else 0
+  int32_t parts = 0;   // of the row
+  int32_t slot = 0;    // where this part's results lie; those of the row's others beside it
   int32_t first_slot = 0;
   int32_t unused = 0;
 };
 
 // The blocks of one kernel and how they share a row: fixed for a captured graph.
 struct DecodeAttentionChoice {
-  int cluster = 1;  // blocks that share a part: 1, 2, 4 or 8
-  int target = 66;  // parts that fill the device
+  int cluster = 1;    // blocks that share a part: 1, 2, 4 or 8
+  int target = 66;    // parts that fill the device
   bool early = true;  // the next kernel may start as soon as this one has seen its predecessor end
 };
 
@@ -51,14 +51,14 @@ struct DecodeAttentionArgs {
   int64_t qkv_stride = 0;
   void* out = nullptr;  // [rows, heads, head_dim] bf16
   int64_t out_stride = 0;
-  int heads = 0;          // heads / kv_heads <= 8
-  void* pool = nullptr;   // this layer's pages, bf16
+  int heads = 0;         // heads / kv_heads <= 8
+  void* pool = nullptr;  // this layer's pages, bf16
   int64_t num_blocks = 0;
-  KvLayout layout;        // block_tokens 16, head_dim 128
+  KvLayout layout;                     // block_tokens 16, head_dim 128
   const RopeTable* rope = nullptr;     // on the host
   const int32_t* positions = nullptr;  // [3, tokens]
   int64_t positions_stride = 0;
-  const int32_t* slots = nullptr;        // [rows]; below 0: not stored
+  const int32_t* slots = nullptr;  // [rows]; below 0: not stored
   const int32_t* pages = nullptr;
   const DecodePart* parts = nullptr;  // [capacity]
   int capacity = 0;

@@ -2,8 +2,6 @@
 // (linear_decode.h), many by cuBLASLt with the steps around it as kernels of their own, and what
 // fits neither (widths that are no multiple of 8, a machine without the library) by a plain kernel.
 
-#include "kernels/linear.h"
-
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -12,6 +10,7 @@
 #include "kernels/cuda_context.h"
 #include "kernels/decode_choices.h"
 #include "kernels/float_types.cuh"
+#include "kernels/linear.h"
 #include "kernels/linear_decode.h"
 #include "kernels/matrix_library.h"
 #include "kernels/rms_norm.h"

@@ -1,13 +1,12 @@
 // Fits choices to shapes and launches the kernel of linear_decode.cuh.
 
-#include "kernels/linear_decode.h"
-
 #include <cuda_runtime.h>
 
 #include <cstddef>
 #include <utility>
 
 #include "kernels/linear_decode.cuh"
+#include "kernels/linear_decode.h"
 #include "kernels/tensor_map.h"
 
 namespace triptych::kernels {
@@ -40,8 +39,7 @@ Launched Prepare(const DecodeLinearArgs& args, const DecodeLinearChoice& choice)
 // Blocks: a whole number of rounds for all but the last.
 int GridOf(const Launched& in, int sm_count) {
   if (in.split > 1) return in.tiles * in.split;
-  const int slots = in.tiles <= 2 * sm_count && in.tiles > sm_count &&
-                            in.tiles < sm_count * 5 / 4
+  const int slots = in.tiles <= 2 * sm_count && in.tiles > sm_count && in.tiles < sm_count * 5 / 4
                         ? 2 * sm_count
                         : sm_count;
   return DivideUp(in.tiles, DivideUp(in.tiles, slots));

@@ -21,7 +21,7 @@ namespace {
 
 constexpr int kConsumers = 128;
 constexpr int kThreads = kConsumers + 32;
-constexpr int kBoxInputs = 64;   // 128 bytes: the width of the swizzle
+constexpr int kBoxInputs = 64;  // 128 bytes: the width of the swizzle
 constexpr int kBoxRowBytes = 128;
 constexpr int kMaxRows = static_cast<int>(kMaxDecodeRows);
 constexpr int kMaxStages = 16;
@@ -39,9 +39,9 @@ struct Launched {
   int inputs;
   int outputs;  // of y
   int float_output;
-  int x_rows;   // rows of the input's box: `rows` up to a multiple of 8
+  int x_rows;  // rows of the input's box: `rows` up to a multiple of 8
   int tiles;
-  int steps;    // stages that cover all inputs
+  int steps;  // stages that cover all inputs
   int split;
   int stages;
   int trigger;
@@ -199,9 +199,9 @@ struct Consumer {
 #pragma unroll
     for (int slice = 0; slice < kSlices; ++slice) {
       const int unit = slice % 4 * 2 + lane / 16;
-      LoadMatrices(x + slice / 4 * in.x_rows * kBoxRowBytes + row * kBoxRowBytes +
-                       ((unit ^ (row & 7)) << 4),
-                   a[slice]);
+      LoadMatrices(
+          x + slice / 4 * in.x_rows * kBoxRowBytes + row * kBoxRowBytes + ((unit ^ (row & 7)) << 4),
+          a[slice]);
     }
     if (norm == nullptr) return;
 #pragma unroll
@@ -322,8 +322,7 @@ struct Consumer {
         const int i = 4 * j + 2 * half;
         if constexpr (kChunks == 2) {
           if (in.second_half != 0) {
-            StorePair(row, tile * kChunk + within,
-                      Silu(acc[0][i] * scale) * (acc[1][i] * scale),
+            StorePair(row, tile * kChunk + within, Silu(acc[0][i] * scale) * (acc[1][i] * scale),
                       Silu(acc[0][i + 1] * scale) * (acc[1][i + 1] * scale));
             continue;
           }
@@ -366,8 +365,8 @@ struct Consumer {
         extra[i].bias = *reinterpret_cast<const uint2*>(in.bias + item.column);
       }
       if (in.residual != nullptr) {
-        extra[i].residual = __ldcg(reinterpret_cast<const uint2*>(
-            in.residual + item.row * in.y_stride + item.column));
+        extra[i].residual = __ldcg(
+            reinterpret_cast<const uint2*>(in.residual + item.row * in.y_stride + item.column));
       }
     }
   }
@@ -466,16 +465,15 @@ struct Consumer {
       *reinterpret_cast<float4*>(static_cast<float*>(in.y) + at) = {x, y, z, w};
     } else {
       *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(in.y) + at) = {PackPair(x, y),
-                                                                          PackPair(z, w)};
+                                                                           PackPair(z, w)};
     }
   }
 };
 
 template <int kChunk, int kChunks, int kBoxes>
-__global__ void __launch_bounds__(kThreads, kChunk * kChunks > 176 ? 1 : 2)
+__global__ void __launch_bounds__(kThreads, kChunk* kChunks > 176 ? 1 : 2)
     DecodeLinearKernel(const __grid_constant__ CUtensorMap weights,
-                       const __grid_constant__ CUtensorMap x,
-                       const __grid_constant__ Launched in) {
+                       const __grid_constant__ CUtensorMap x, const __grid_constant__ Launched in) {
   extern __shared__ uint8_t unaligned[];
   const uint32_t shared = (SharedAddress(unaligned) + 1023) & ~1023u;
   const Layout layout = LayoutOf(in, kChunk * kChunks, kBoxes);

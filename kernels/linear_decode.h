@@ -35,7 +35,7 @@ struct DecodeLinearArgs {
 // many stages the ring has, and how many stages before its last load the next kernel may start.
 struct DecodeLinearChoice {
   int tile = 0;
-  int split = 1;    // blocks of a cluster that share a tile: 1, 2, 4 or 8
+  int split = 1;  // blocks of a cluster that share a tile: 1, 2, 4 or 8
   int stages = 4;
   int trigger = 0;  // large: at once
 };
@@ -48,9 +48,9 @@ struct DecodeTile {
   constexpr int rows() const { return chunk * chunks; }
 };
 inline constexpr DecodeTile kDecodeTiles[] = {
-    {32, 1, 4}, {40, 1, 4}, {32, 2, 2}, {40, 2, 1}, {48, 2, 1},  {56, 2, 1},  {64, 2, 1},
-    {72, 2, 1}, {80, 2, 1}, {88, 2, 1}, {56, 2, 2}, {72, 2, 2},  {96, 2, 1},  {112, 2, 1},
-    {144, 2, 1},
+    {32, 1, 4}, {40, 1, 4}, {32, 2, 2}, {40, 2, 1},  {48, 2, 1},
+    {56, 2, 1}, {64, 2, 1}, {72, 2, 1}, {80, 2, 1},  {88, 2, 1},
+    {56, 2, 2}, {72, 2, 2}, {96, 2, 1}, {112, 2, 1}, {144, 2, 1},
 };
 inline constexpr int64_t kMaxDecodeRows = 64;
 inline constexpr int kNumDecodeTiles = sizeof(kDecodeTiles) / sizeof(kDecodeTiles[0]);
@@ -63,8 +63,8 @@ bool DecodeLinearFits(const DecodeLinearArgs& args, const DecodeLinearChoice& ch
 // A choice for a shape that nobody has measured. False: the kernel cannot do the shape.
 bool DecodeLinearRule(const DecodeLinearArgs& args, int sm_count, DecodeLinearChoice* choice);
 // Enqueues; answers a cudaError_t. `pdl`: the kernel may start before its predecessor has ended.
-int DecodeLinearCuda(const DecodeLinearArgs& args, const DecodeLinearChoice& choice,
-                     int sm_count, bool pdl, void* stream);
+int DecodeLinearCuda(const DecodeLinearArgs& args, const DecodeLinearChoice& choice, int sm_count,
+                     bool pdl, void* stream);
 }  // namespace internal
 
 }  // namespace triptych::kernels

@@ -1,5 +1,3 @@
-#include "kernels/matrix_library.h"
-
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 #include <dlfcn.h>
@@ -8,6 +6,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/matrix_library.h"
 
 namespace triptych::kernels {
 namespace {
@@ -180,17 +179,16 @@ int MatrixLibrary::Multiply(const LibraryProduct& p, void* scratch, int64_t scra
   Plan* plan = state_->PlanOf(p, scratch_bytes);
   if (plan == nullptr) return cudaErrorNotSupported;
   const Functions& functions = state_->functions;
-  if (p.bias != nullptr &&
-      functions.set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias,
-                    sizeof(p.bias)) != CUBLAS_STATUS_SUCCESS) {
+  if (p.bias != nullptr && functions.set(plan->operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                         &p.bias, sizeof(p.bias)) != CUBLAS_STATUS_SUCCESS) {
     return cudaErrorInvalidValue;
   }
   const float one = 1, added = p.residual != nullptr ? 1 : 0;
   const void* c = p.residual != nullptr ? p.residual : p.y;
-  const cublasStatus_t status = functions.multiply(
-      state_->handle, plan->operation, &one, p.weights, plan->weights, p.x, plan->x, &added, c,
-      plan->y, p.y, plan->y, &plan->algorithm, scratch, static_cast<size_t>(scratch_bytes),
-      static_cast<cudaStream_t>(stream));
+  const cublasStatus_t status =
+      functions.multiply(state_->handle, plan->operation, &one, p.weights, plan->weights, p.x,
+                         plan->x, &added, c, plan->y, p.y, plan->y, &plan->algorithm, scratch,
+                         static_cast<size_t>(scratch_bytes), static_cast<cudaStream_t>(stream));
   if (status == CUBLAS_STATUS_SUCCESS) return cudaSuccess;
   const cudaError_t error = cudaPeekAtLastError();
   return error != cudaSuccess ? error : cudaErrorLaunchFailure;

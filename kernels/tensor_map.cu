@@ -1,6 +1,6 @@
-#include "kernels/tensor_map.h"
-
 #include <cuda_runtime.h>
+
+#include "kernels/tensor_map.h"
 
 namespace triptych::kernels {
 namespace {
@@ -31,9 +31,9 @@ bool MakeTensorMap(const void* matrix, const MatrixShape& shape, const BoxShape&
   const cuuint32_t boxes[2] = {static_cast<cuuint32_t>(box.columns),
                                static_cast<cuuint32_t>(box.rows)};
   const cuuint32_t steps[2] = {1, 1};
-  return encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(matrix), sizes,
-                strides, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+  return encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(matrix), sizes, strides,
+                boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 

@@ -1,5 +1,3 @@
-#include "bench/gpu/decode_model.h"
-
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -7,6 +5,7 @@
 #include <numeric>
 #include <random>
 
+#include "bench/gpu/decode_model.h"
 #include "bench/gpu/timed_graph.h"
 #include "kernels/hopper.cuh"
 
@@ -39,8 +38,7 @@ __global__ void EmbedKernel(const __nv_bfloat16* table, const int32_t* tokens, i
                             __nv_bfloat16* x) {
   kernels::WaitForPreviousKernels();
   kernels::LetNextKernelStart();
-  const uint4* from =
-      reinterpret_cast<const uint4*>(table + int64_t{tokens[blockIdx.x]} * hidden);
+  const uint4* from = reinterpret_cast<const uint4*>(table + int64_t{tokens[blockIdx.x]} * hidden);
   uint4* to = reinterpret_cast<uint4*>(x + int64_t{blockIdx.x} * hidden);
   for (int i = static_cast<int>(threadIdx.x); i < hidden / 8; i += static_cast<int>(blockDim.x)) {
     to[i] = from[i];
@@ -54,8 +52,8 @@ __device__ uint64_t Rank(float value, int id) {
   return (static_cast<uint64_t>(bits) << 32) | static_cast<uint32_t>(~id);
 }
 
-__global__ void __launch_bounds__(256) ArgMaxKernel(const float* logits, int vocab, uint64_t* best,
-                                                    int* arrived, int32_t* tokens) {
+__global__ void __launch_bounds__(256)
+    ArgMaxKernel(const float* logits, int vocab, uint64_t* best, int* arrived, int32_t* tokens) {
   __shared__ uint64_t warps[8];
   kernels::WaitForPreviousKernels();
   const float4* row = reinterpret_cast<const float4*>(logits + int64_t{blockIdx.y} * vocab);
@@ -127,17 +125,27 @@ void Upload(T* to, const std::vector<T>& from) {
 }  // namespace
 
 int64_t ModelShape::weight_bytes() const {
-  const int64_t layer = qkv() * hidden + int64_t{heads} * kHeadDim * hidden +
-                        int64_t{3} * mlp * hidden;
+  const int64_t layer =
+      qkv() * hidden + int64_t{heads} * kHeadDim * hidden + int64_t{3} * mlp * hidden;
   return 2 * (layers * layer + int64_t{vocab} * hidden);
 }
 
 ModelShape Shape7B() {
-  return {.name = "7b", .layers = 28, .hidden = 3584, .heads = 28, .kv_heads = 4, .mlp = 18944,
+  return {.name = "7b",
+          .layers = 28,
+          .hidden = 3584,
+          .heads = 28,
+          .kv_heads = 4,
+          .mlp = 18944,
           .vocab = 152064};
 }
 ModelShape Shape3B() {
-  return {.name = "3b", .layers = 36, .hidden = 2048, .heads = 16, .kv_heads = 2, .mlp = 11008,
+  return {.name = "3b",
+          .layers = 36,
+          .hidden = 2048,
+          .heads = 16,
+          .kv_heads = 2,
+          .mlp = 11008,
           .vocab = 151936};
 }
 
@@ -243,8 +251,8 @@ int64_t DecodeModel::OpBytes(DecodeOp op) const {
 kernels::DecodeLinearArgs DecodeModel::Linear(DecodeOp op, int layer, int rows) const {
   const LayerWeights& w = layers_[layer];
   const int64_t hidden = shape_.hidden, attended = int64_t{shape_.heads} * kHeadDim;
-  kernels::DecodeLinearArgs args = {.x = x, .rows = rows, .x_stride = hidden, .inputs = hidden,
-                                    .y = x, .y_stride = hidden};
+  kernels::DecodeLinearArgs args = {
+      .x = x, .rows = rows, .x_stride = hidden, .inputs = hidden, .y = x, .y_stride = hidden};
   if (op == kQkv) {
     args.weights = w.qkv;
     args.outputs = args.y_stride = shape_.qkv();
@@ -288,29 +296,28 @@ void DecodeModel::EnqueueLinear(DecodeOp op, int layer, const StepChoices& choic
 }
 
 void DecodeModel::EnqueueAttention(int layer, const StepChoices& choices, cudaStream_t stream) {
-  const kernels::DecodeAttentionArgs args = {
-      .qkv = qkv,
-      .qkv_stride = shape_.qkv(),
-      .out = attention,
-      .out_stride = int64_t{shape_.heads} * kHeadDim,
-      .heads = shape_.heads,
-      .pool = pools_[layer],
-      .num_blocks = num_blocks_,
-      .layout = {.block_tokens = kPage,
-                 .kv_heads = shape_.kv_heads,
-                 .head_dim = kHeadDim,
-                 .dtype = kernels::DType::kBFloat16},
-      .rope = &rope_,
-      .positions = positions_,
-      .positions_stride = rows_,
-      .slots = slots_,
-      .pages = pages_,
-      .parts = parts_,
-      .capacity = capacity_,
-      .partial = partial_,
-      .arrived = arrived_};
-  CheckCuda(static_cast<cudaError_t>(kernels::internal::DecodeAttentionCuda(
-                args, choices.attention, choices.pdl, stream)),
+  const kernels::DecodeAttentionArgs args = {.qkv = qkv,
+                                             .qkv_stride = shape_.qkv(),
+                                             .out = attention,
+                                             .out_stride = int64_t{shape_.heads} * kHeadDim,
+                                             .heads = shape_.heads,
+                                             .pool = pools_[layer],
+                                             .num_blocks = num_blocks_,
+                                             .layout = {.block_tokens = kPage,
+                                                        .kv_heads = shape_.kv_heads,
+                                                        .head_dim = kHeadDim,
+                                                        .dtype = kernels::DType::kBFloat16},
+                                             .rope = &rope_,
+                                             .positions = positions_,
+                                             .positions_stride = rows_,
+                                             .slots = slots_,
+                                             .pages = pages_,
+                                             .parts = parts_,
+                                             .capacity = capacity_,
+                                             .partial = partial_,
+                                             .arrived = arrived_};
+  CheckCuda(static_cast<cudaError_t>(kernels::internal::DecodeAttentionCuda(args, choices.attention,
+                                                                            choices.pdl, stream)),
             "attention");
 }
 

@@ -110,8 +110,10 @@ __global__ void NewTokensKernel(AttentionInputs in, double* out) {
   const int d = static_cast<int>(threadIdx.x);
   double* to = out + (row * in.kv_heads + kv_head) * 2 * kHeadDim + d;
   to[0] = Rotated(in, row, in.heads + kv_head, d);
-  to[kHeadDim] = Value(in.qkv, (int64_t{row} * (in.heads + 2 * in.kv_heads) + in.heads +
-                                in.kv_heads + kv_head) * kHeadDim + d);
+  to[kHeadDim] = Value(
+      in.qkv,
+      (int64_t{row} * (in.heads + 2 * in.kv_heads) + in.heads + in.kv_heads + kv_head) * kHeadDim +
+          d);
 }
 
 __global__ void StoredKernel(AttentionInputs in, double* out) {
@@ -147,10 +149,12 @@ __global__ void AttendKernel(AttentionInputs in, double* scores, double* out) {
   __syncthreads();
   double sum = 0;
   for (int token = 0; token <= last; ++token) {
-    const double value =
-        token == last ? Value(in.qkv, (int64_t{row} * (in.heads + 2 * in.kv_heads) + in.heads +
-                                       in.kv_heads + kv_head) * kHeadDim + d)
-                      : Value(in.pool, PoolIndex(in, row, token, kv_head, 1) + d);
+    const double value = token == last
+                             ? Value(in.qkv, (int64_t{row} * (in.heads + 2 * in.kv_heads) +
+                                              in.heads + in.kv_heads + kv_head) *
+                                                     kHeadDim +
+                                                 d)
+                             : Value(in.pool, PoolIndex(in, row, token, kv_head, 1) + d);
     sum += mine[token] * value;
   }
   out[(int64_t{row} * in.heads + head) * kHeadDim + d] = sum / total;

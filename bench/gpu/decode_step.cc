@@ -109,9 +109,10 @@ double TimeLinear(DecodeModel& model, DecodeOp op, const DecodeLinearChoice& cho
   StepChoices choices;
   choices.linear[op] = choice;
   const int calls = op == kHead ? 2 : model.shape().layers;
-  return TimeGraph(calls, 6, [&](cudaStream_t stream, int i) {
-           model.EnqueueLinear(op, op == kHead ? 0 : i, choices, stream);
-         })
+  return TimeGraph(calls, 6,
+                   [&](cudaStream_t stream, int i) {
+                     model.EnqueueLinear(op, op == kHead ? 0 : i, choices, stream);
+                   })
       .median_us;
 }
 
@@ -196,10 +197,10 @@ class Checker {
                     run, choice, model_.sm_count(), true, nullptr)),
                 "launch");
       CheckCuda(cudaDeviceSynchronize(), Text(choice).c_str());
-      const double error = RelativeError(
-          args.float_output ? DownloadFloats(static_cast<float*>(y), count)
-                            : DownloadBf16(y, count),
-          right);
+      const double error =
+          RelativeError(args.float_output ? DownloadFloats(static_cast<float*>(y), count)
+                                          : DownloadBf16(y, count),
+                        right);
       worst = std::max(worst, error);
       ++tried;
       if (!(error < 6e-3)) {
@@ -344,8 +345,8 @@ class Search {
 
   // Parts for `half_blocks` / 2 blocks a multiprocessor.
   int TargetFor(const kernels::DecodeAttentionChoice& choice, int half_blocks) const {
-    return std::max(1, half_blocks * model_.sm_count() /
-                           (2 * model_.shape().kv_heads * choice.cluster));
+    return std::max(
+        1, half_blocks * model_.sm_count() / (2 * model_.shape().kv_heads * choice.cluster));
   }
 
   void TryAttention() {
@@ -417,8 +418,8 @@ void TimeParts(DecodeModel& model, const StepChoices& choices, std::string* json
                         model.EnqueueTail(choices.pdl, stream);
                       }).median_us;
   std::printf("  attention %6.2f us (target %d cluster %d early %d), arg-max %.2f us\n", attention,
-              choices.attention.target, choices.attention.cluster,
-              choices.attention.early ? 1 : 0, tail);
+              choices.attention.target, choices.attention.cluster, choices.attention.early ? 1 : 0,
+              tail);
   std::snprintf(text, sizeof(text), ", \"attention_us\": %.2f, \"arg_max_us\": %.2f", attention,
                 tail);
   *json += text;
@@ -491,8 +492,8 @@ int Main(int argc, char** argv) {
     model.SetRows(one.lengths, {});
     std::printf("%s %s\n", shape.name.c_str(), one.name.c_str());
     const auto known = found.find(model.rows());
-    Search search = known == found.end() ? Search(model, mode == "find" ? 6 : 3)
-                                         : Search(model, known->second);
+    Search search =
+        known == found.end() ? Search(model, mode == "find" ? 6 : 3) : Search(model, known->second);
     const StepChoices choices = search.Run(rounds);
     found.emplace(model.rows(), choices);
     std::vector<double> runs;
@@ -519,8 +520,7 @@ int Main(int argc, char** argv) {
   const double after = CopyGbPerSecond(), copy = std::max(before, after);
   std::printf("copy %.0f before, %.0f after\n", before, after);
   for (size_t i = 0; i < cases.size(); ++i) {
-    const double gb =
-        (shape.weight_bytes() + cases[i].tokens() * shape.kv_bytes_per_token()) / 1e9;
+    const double gb = (shape.weight_bytes() + cases[i].tokens() * shape.kv_bytes_per_token()) / 1e9;
     std::printf("%s %-12s %8.1f us  %5.1f %% of copy\n", shape.name.c_str(), cases[i].name.c_str(),
                 times[i], gb / times[i] * 1e8 / copy);
   }

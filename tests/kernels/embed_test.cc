@@ -9,7 +9,7 @@
 namespace triptych::kernels {
 namespace {
 
-constexpr int64_t kVocab = 50, kSlots = 9, kRing = 4;
+constexpr int64_t kVocab = 50, kSlots = 9, kRing = 5;
 
 struct Shape {
   int64_t width, pool_stride;
@@ -36,9 +36,11 @@ const std::vector<int32_t> kInputs = {0,
                                       EmbedSampled(4),
                                       EmbedSampled(2),
                                       INT32_MAX,
-                                      INT32_MIN};
-constexpr size_t kGood = 10;  // Ring entries 1 and 2: entry 2 holds an id outside.
-const std::vector<int32_t> kSampled = {3, 49, -1, 12};
+                                      INT32_MIN,
+                                      EmbedSampled(5),
+                                      EmbedSampled(6)};
+constexpr size_t kGood = 10;  // Ring entries 2 and 4 hold ids outside.
+const std::vector<int32_t> kSampled = {3, 49, -1, 12, static_cast<int32_t>(kVocab) + 2};
 
 void CheckShape(Bench& bench, const Shape& shape) {
   INFO("width " << shape.width << ", " << DTypeName(shape.table) << " " << DTypeName(shape.pool)
@@ -86,7 +88,7 @@ void CheckShape(Bench& bench, const Shape& shape) {
     wrong += got[i] != Rounded(want, shape.out);
   }
   CHECK(wrong == 0);
-  CHECK(errors.Read<int32_t>() == std::vector<int32_t>{0, 0, 0, 0, 0, 1, 1, 1});
+  CHECK(errors.Read<int32_t>() == std::vector<int32_t>{0, 0, 0, 0, 0, 1, 1, 1, 1});
 }
 
 TEMPLATE_TEST_CASE("Embed: each input comes from where it says; others are zeros, and told",
