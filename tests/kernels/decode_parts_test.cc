@@ -2,7 +2,10 @@
 // last one, and no part is much longer than the others; tables of choices are read as written.
 
 #include <catch2/catch.hpp>
+#include <fstream>
+#include <iterator>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "kernels/decode_attention.h"
@@ -95,6 +98,18 @@ TEST_CASE("ParseDecodeChoices: a batch gets the line of the next larger one", "[
   const DecodeAttentionChoice* attention = choices->Find(AttentionChoiceKey{28, 4}, 8);
   REQUIRE(attention != nullptr);
   CHECK((attention->cluster == 4 && attention->target == 16 && attention->early));
+}
+
+TEST_CASE("ParseDecodeChoices: the shipped tables are readable", "[kernels]") {
+  for (const char* name : {"h200_qwen2.5_vl_3b.txt", "h200_qwen2.5_vl_7b.txt"}) {
+    std::ifstream file(std::string("kernels/choices/") + name);
+    REQUIRE(file.good());
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    const auto choices = ParseDecodeChoices(text);
+    INFO(name << ": " << choices.status().ToString());
+    REQUIRE(choices.ok());
+    CHECK((!choices->linear.empty() && !choices->attention.empty()));
+  }
 }
 
 TEST_CASE("ParseDecodeChoices: what it cannot read is an error with its line", "[kernels]") {
