@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "scheduler/cluster/cluster_scheduler.h"
+#include "scheduler/plan/limits.h"
 
 namespace triptych::scheduler {
 namespace {
@@ -23,6 +24,16 @@ Worker* ClusterScheduler::FindWorker(Incarnation incarnation) {
   return it == workers_.end() ? nullptr : it->second.get();
 }
 
+bool ClusterScheduler::HasRoomFor(const std::string& fingerprint) {
+  if (workers_.size() >= kMostWorkers) return false;
+  if (pools_.contains(fingerprint) || pools_.size() < kMostPools) return true;
+  std::set<std::string> used;
+  for (const auto& [incarnation, worker] : workers_) used.insert(worker->view.profile.fingerprint);
+  for (const auto& [id, request] : requests_) used.insert(request->submit.fingerprint);
+  std::erase_if(pools_, [&](const auto& pool) { return !used.contains(pool.first); });
+  return pools_.size() < kMostPools;
+}
+
 void ClusterScheduler::BeginWatch(base::TimePoint now) {
   if (next_tick_ == base::kNever) next_tick_ = now + config_.tick;
   if (first_hello_ == base::kNever) first_hello_ = now;
@@ -30,7 +41,7 @@ void ClusterScheduler::BeginWatch(base::TimePoint now) {
 
 void ClusterScheduler::SeeHighest(const SchedulerId& highest, base::TimePoint now) {
   if (highest.term > 0) all_fresh_ = false;
-  if (highest == id_) return;
+  if (highest == id_ || highest.term >= kHighestTerm) return;  // the wire refuses such terms
   if (recovering_) {
     if (highest.term >= id_.term) id_.term = highest.term + 1;
   } else if (highest > id_) {

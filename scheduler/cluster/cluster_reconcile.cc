@@ -209,7 +209,8 @@ bool ClusterScheduler::Adopt(Request* request, std::vector<Found>* found) {
   const Found* prefill = nullptr;
   for (const Found& task : *found) {
     const TaskReport& report = task.report;
-    if (task.going) continue;
+    // Two workers, or two requests, that claim one task: the first has it.
+    if (task.going || tasks_.contains(report.task)) continue;
     const bool current = report.epoch == request->epoch;
     if (report.stage == Stage::kDecode && report.state == TaskState::kRunning && current) {
       Dequeue(request);
@@ -245,7 +246,7 @@ void ClusterScheduler::AdoptPrefill(Request* request, const Found& prefill,
     if (input.item < 0 || input.item >= count || state.items[input.item].landed) continue;
     for (const Found& task : found) {
       const bool undelivered = task.report.state != TaskState::kDelivered;
-      if (task.going) continue;
+      if (task.going || tasks_.contains(task.report.task)) continue;
       if (task.report.task != input.producer || task.report.item != input.item) continue;
       if (task.report.stage != Stage::kEncode || !undelivered) continue;
       if (!state.items[input.item].encode.has_value()) {

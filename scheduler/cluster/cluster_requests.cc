@@ -8,8 +8,6 @@
 namespace triptych::scheduler {
 namespace {
 
-constexpr size_t kMostPools = 64;
-
 WaitingQueue& LaneOf(Pool* pool, const Request& request) {
   return request.submit.items.empty() ? pool->text_only : pool->with_items;
 }

@@ -40,6 +40,10 @@ class ClusterScheduler {
   // when a peer that has obeyed a higher scheduler comes here (see OnWorkerConnected).
   SchedulerId id() const { return id_; }
 
+  // Whether one more worker may say hello, of a model that may be new. Pools that nobody uses make
+  // way.
+  bool HasRoomFor(const std::string& fingerprint);
+
   // A peer's stream has opened. A hello of an incarnation that is connected already replaces its
   // stream: messages are numbered from 1 again, and the inventory tells what was lost.
   //
@@ -74,6 +78,10 @@ class ClusterScheduler {
 
  private:
   friend struct ClusterSchedulerTestAccess;
+
+  // Each is a line of every Membership, which must stay far below a message's limit.
+  static constexpr size_t kMostPools = 64;
+  static constexpr size_t kMostWorkers = 4096;
 
   // Which request a task belongs to.
   struct TaskEntry {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "scheduler/plan/limits.h"
 #include "services/convert/ids.h"
 
 namespace triptych::services {
@@ -13,6 +14,8 @@ namespace {
 constexpr int kMaxItems = 4096;
 constexpr int kMaxLive = 1 << 16;
 constexpr int kMaxSegments = 1 << 16;
+constexpr int32_t kMaxPriority = 1 << 20;
+constexpr base::Duration kMaxTimeLeft = std::chrono::hours(24 * 366);
 
 absl::Status OutOfRange() { return absl::InvalidArgumentError("value out of range"); }
 
@@ -37,8 +40,12 @@ void Write(const scheduler::SubmitRequest& m, v1::SubmitRequest* p) {
 }
 
 absl::StatusOr<scheduler::SubmitRequest> Read(const v1::SubmitRequest& p) {
-  if (p.items_size() > kMaxItems || p.prompt_tokens() <= 0 || p.max_tokens() <= 0 ||
-      p.tokens_sent() < 0) {
+  const auto is_count = [](int32_t value) { return value > 0 && value <= kMaxTokens; };
+  if (p.items_size() > kMaxItems || !is_count(p.prompt_tokens()) || !is_count(p.max_tokens()) ||
+      p.tokens_sent() < 0 || p.tokens_sent() > kMaxTokens || p.epoch() > scheduler::kHighestEpoch ||
+      p.time_left_ns() < 0 || p.time_left_ns() > kMaxTimeLeft.count() ||
+      p.fingerprint().size() > kMaxFingerprintBytes || p.tenant().size() > kMaxNameBytes ||
+      p.priority() < -kMaxPriority || p.priority() > kMaxPriority) {
     return OutOfRange();
   }
   scheduler::SubmitRequest m;
@@ -246,7 +253,12 @@ absl::StatusOr<scheduler::SchedulerToGateway> FromProto(const v1::SchedulerToGat
 
 absl::StatusOr<scheduler::GatewayHello> FromProto(const v1::GatewayHello& hello,
                                                   scheduler::Incarnation incarnation) {
-  if (hello.live_size() > kMaxLive || hello.known_peers_size() > kMaxLive) return OutOfRange();
+  if (hello.live_size() > kMaxLive || hello.known_peers_size() > kMaxLive ||
+      hello.highest_seen().term() > scheduler::kHighestTerm ||
+      hello.name().size() > kMaxNameBytes || hello.address().size() > kMaxNameBytes ||
+      hello.admin().size() > kMaxNameBytes) {
+    return OutOfRange();
+  }
   scheduler::GatewayHello out;
   out.name = hello.name();
   out.incarnation = incarnation;
@@ -288,7 +300,10 @@ absl::StatusOr<scheduler::PulledInput> FromProto(const v1::PulledInput& input) {
 }
 
 absl::StatusOr<scheduler::TokenBatch> FromProto(const v1::TokenBatch& batch) {
-  if (batch.start_index() < 0) return OutOfRange();
+  if (batch.start_index() < 0 || batch.start_index() > kMaxTokens ||
+      batch.tokens_size() > kMaxTokens) {
+    return OutOfRange();
+  }
   scheduler::TokenBatch out;
   ASSIGN_OR_RETURN(out.finish, FinishFromProto(batch.finish()));
   out.request = FromProto(batch.request());

@@ -33,6 +33,12 @@ scheduler::Grid FromProto(const v1::Grid& grid);
 absl::StatusOr<scheduler::SamplingParams> FromProto(const v1::SamplingParams& params);
 scheduler::SampledToken FromProto(const v1::SampledToken& token);
 
+// Of names and addresses that a peer tells of itself.
+inline constexpr size_t kMaxNameBytes = 256;
+inline constexpr size_t kMaxFingerprintBytes = 64;
+// Tokens of a prompt or an answer: sums of several stay below 2^31.
+inline constexpr int32_t kMaxTokens = 1 << 28;
+
 absl::StatusOr<scheduler::Stage> StageFromProto(int stage);
 absl::StatusOr<scheduler::Finish> FinishFromProto(int finish);
 

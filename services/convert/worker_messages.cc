@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "scheduler/plan/limits.h"
 #include "services/convert/ids.h"
 
 namespace triptych::services {
@@ -12,6 +13,12 @@ namespace {
 constexpr int kMaxTasks = 1 << 16;
 constexpr int kMaxItems = 4096;
 constexpr int kMaxLostPeers = 4096;
+
+constexpr int32_t kMaxAmount = 1 << 30;
+constexpr int64_t kMaxCost = int64_t{1} << 50;
+
+bool IsAmount(int32_t value) { return value >= -kMaxAmount && value <= kMaxAmount; }
+bool IsCost(int64_t value) { return value >= 0 && value <= kMaxCost; }
 
 absl::Status OutOfRange() { return absl::InvalidArgumentError("value out of range"); }
 
@@ -147,7 +154,8 @@ absl::StatusOr<scheduler::TaskReport> Read(const v1::TaskReport& p) {
   ASSIGN_OR_RETURN(m.stage, StageFromProto(p.stage()));
   ASSIGN_OR_RETURN(m.finish, FinishFromProto(p.finish()));
   if (p.state() < 0 || p.state() > v1::TASK_STATE_DELIVERED || p.items_landed_size() > kMaxItems ||
-      p.inputs_size() > kMaxItems) {
+      p.inputs_size() > kMaxItems || p.epoch() > scheduler::kHighestEpoch ||
+      p.prompt_tokens() < 0 || p.prompt_tokens() > kMaxTokens) {
     return OutOfRange();
   }
   m.task = FromProto(p.task());
@@ -184,7 +192,11 @@ void Write(const scheduler::WorkerReport& m, v1::WorkerToScheduler* out) {
 }
 
 absl::StatusOr<scheduler::WorkerReport> Read(const v1::WorkerReport& p) {
-  if (p.tasks_size() > kMaxTasks || p.load_size() > scheduler::kNumStages) return OutOfRange();
+  if (p.tasks_size() > kMaxTasks || p.load_size() > scheduler::kNumStages ||
+      !IsAmount(p.free_kv_blocks()) || !IsAmount(p.free_embedding_slots()) ||
+      !IsAmount(p.free_sequences())) {
+    return OutOfRange();
+  }
   scheduler::WorkerReport m;
   m.free_kv_blocks = p.free_kv_blocks();
   m.free_embedding_slots = p.free_embedding_slots();
@@ -192,7 +204,7 @@ absl::StatusOr<scheduler::WorkerReport> Read(const v1::WorkerReport& p) {
   for (int i = 0; i < p.load_size(); ++i) {
     // Placement sorts by these: a NaN would have no order.
     const double speed = p.load(i).cost_per_second();
-    if (p.load(i).queued_cost() < 0 || p.load(i).running_cost() < 0 || !(speed >= 0)) {
+    if (!IsCost(p.load(i).queued_cost()) || !IsCost(p.load(i).running_cost()) || !(speed >= 0)) {
       return OutOfRange();
     }
     m.load[i] = {p.load(i).queued_cost(), p.load(i).running_cost(), p.load(i).cost_per_second()};
@@ -243,8 +255,13 @@ void Write(const scheduler::TaskFailed& m, v1::WorkerToScheduler* out) {
   out->mutable_failed()->set_tokens_sent(m.tokens_sent);
 }
 
-scheduler::TaskRefused Read(const v1::TaskRefused& p) {
-  return {FromProto(p.task()), p.free_kv_blocks(), p.free_embedding_slots(), p.free_sequences()};
+absl::StatusOr<scheduler::WorkerToScheduler> Read(const v1::TaskRefused& p) {
+  if (!IsAmount(p.free_kv_blocks()) || !IsAmount(p.free_embedding_slots()) ||
+      !IsAmount(p.free_sequences())) {
+    return OutOfRange();
+  }
+  return scheduler::TaskRefused{FromProto(p.task()), p.free_kv_blocks(), p.free_embedding_slots(),
+                                p.free_sequences()};
 }
 
 }  // namespace
@@ -332,7 +349,9 @@ absl::StatusOr<scheduler::WorkerToScheduler> FromProto(const v1::WorkerToSchedul
     case Case::kDecodeStarted:
       return scheduler::DecodeStarted{FromProto(message.decode_started().task())};
     case Case::kFailed:
-      if (message.failed().tokens_sent() < 0) return OutOfRange();
+      if (message.failed().tokens_sent() < 0 || message.failed().tokens_sent() > kMaxTokens) {
+        return OutOfRange();
+      }
       return scheduler::TaskFailed{FromProto(message.failed().task()),
                                    FromProto(message.failed().status()),
                                    message.failed().tokens_sent()};
@@ -343,9 +362,17 @@ absl::StatusOr<scheduler::WorkerToScheduler> FromProto(const v1::WorkerToSchedul
 
 absl::StatusOr<scheduler::WorkerHello> FromProto(const v1::WorkerHello& hello) {
   const v1::WorkerProfile& p = hello.profile();
-  if (p.roles() == 0 || p.roles() >= (1u << scheduler::kNumStages) || p.kv_blocks() < 0 ||
-      p.embedding_slots() < 0 || p.embedding_page_slots() <= 0 || p.kv_block_tokens() <= 0 ||
-      p.max_sequences() < 0 || p.max_encodes() < 0 || hello.lost_peers_size() > kMaxLostPeers) {
+  const auto is_size = [](int64_t value) { return value >= 0 && value <= kMaxAmount; };
+  const auto is_page = [](int32_t value) { return value > 0 && value <= 1 << 16; };
+  if (p.roles() == 0 || p.roles() >= (1u << scheduler::kNumStages) || !is_size(p.kv_blocks()) ||
+      !is_size(p.embedding_slots()) || !is_page(p.embedding_page_slots()) ||
+      !is_page(p.kv_block_tokens()) || !is_size(p.max_sequences()) || !is_size(p.max_encodes()) ||
+      !IsCost(p.kv_bytes_per_token()) || hello.lost_peers_size() > kMaxLostPeers ||
+      hello.highest_seen().term() > scheduler::kHighestTerm) {
+    return OutOfRange();
+  }
+  if (p.name().size() > kMaxNameBytes || p.address().size() > kMaxNameBytes ||
+      p.admin().size() > kMaxNameBytes || p.fingerprint().size() > kMaxFingerprintBytes) {
     return OutOfRange();
   }
   scheduler::WorkerHello out;

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "scheduler/plan/ids.h"
+#include "scheduler/plan/limits.h"
 #include "services/runtime/client_stream.h"
 
 namespace triptych::services {
@@ -123,7 +124,7 @@ class ControlClient {
     {
       base::MutexLock lock(&mutex_);
       const uint64_t receiver = batch.envelope().receiver_incarnation();
-      if (from < highest_ || receiver != self_.value()) {
+      if (from < highest_ || from.term > scheduler::kHighestTerm || receiver != self_.value()) {
         if (stream_ != nullptr) stream_->Close();
         return;
       }

@@ -51,7 +51,19 @@ void SchedulerCore::PostWorkerHello(std::shared_ptr<WorkerStream> stream,
   const bool posted = Post([this, stream, hello = std::move(hello)](TimePoint now) {
     const Incarnation worker = hello.profile.incarnation;
     if (lost_.contains(worker.value())) return stream->Close(Lost());
-    // What an earlier scheduler gave up, its peers hear no more.
+    if (!cluster_.HasRoomFor(hello.profile.fingerprint)) {
+      stream->Close({grpc::StatusCode::RESOURCE_EXHAUSTED, "too many workers or models"});
+      return;
+    }
+    // What an earlier scheduler gave up, its peers hear no more. Who comes after the recovery and
+    // has given up somebody who lives here is itself given up: nobody drops another by a word.
+    for (const Incarnation peer : hello.lost_peers) {
+      if (cluster_.recovering() || !workers_.contains(peer)) continue;
+      cluster_.OnPeerLost(worker, now);
+      RunActions();
+      RememberLost(worker);
+      return stream->Close(Lost());
+    }
     for (const Incarnation peer : hello.lost_peers) {
       if (!lost_.contains(peer.value())) cluster_.OnPeerLost(peer, now);
     }

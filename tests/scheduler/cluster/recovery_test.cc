@@ -108,6 +108,31 @@ TEST_CASE("ClusterScheduler: a decode that runs is adopted and goes on",
   CHECK(again.prompt_tokens == 109);
 }
 
+// Both claims are dropped with the requests: a task that two of them held would not go with one.
+TEST_CASE("ClusterScheduler: of two that claim one task the first has it",
+          "[scheduler][cluster][recovery]") {
+  Restarted cluster;
+  TaskReport claim{.task = OldTask(1),
+                   .request = Id(1),
+                   .stage = Stage::kDecode,
+                   .state = TaskState::kRunning,
+                   .epoch = OutputEpoch(2)};
+  cluster.Hold(3, "PD", claim);
+  claim.request = Id(2);
+  cluster.Hold(5, "PD", claim);
+  cluster.Connect(3, "PD");
+  cluster.Connect(5, "PD");
+  std::vector<SubmitRequest> live = {cluster.Text(1), cluster.Text(2)};
+  for (SubmitRequest& submit : live) submit.epoch = OutputEpoch(2);
+  cluster.ConnectGateway(live);
+  CHECK(cluster.Counts().decoding == 1);
+  cluster.End(2);
+  cluster.End(1);
+  cluster.Lose(5);
+  cluster.Lose(3);
+  CHECK(cluster.scheduler.Snapshot(cluster.now).workers.empty());
+}
+
 TEST_CASE("ClusterScheduler: a decode that the gateway has fenced off is not adopted",
           "[scheduler][cluster][recovery]") {
   Restarted cluster;

@@ -5,6 +5,8 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdint>
+#include <string>
 
 #include "services/convert/gateway_messages.h"
 #include "services/convert/ids.h"
@@ -141,7 +143,12 @@ TEST_CASE("Convert: malformed messages to and from a worker are refused", "[serv
        [](v1::WorkerHello* m) { m->mutable_profile()->set_kv_block_tokens(0); },
        [](v1::WorkerHello* m) { m->mutable_profile()->set_embedding_page_slots(0); },
        [](v1::WorkerHello* m) { m->mutable_profile()->set_max_encodes(-5); },
-       [](v1::WorkerHello* m) { m->clear_profile(); }});
+       [](v1::WorkerHello* m) { m->clear_profile(); },
+       [](v1::WorkerHello* m) { m->mutable_highest_seen()->set_term(~uint64_t{1}); },
+       [](v1::WorkerHello* m) { m->mutable_profile()->set_kv_blocks(INT32_MAX); },
+       [](v1::WorkerHello* m) { m->mutable_profile()->set_name(std::string(300, 'n')); },
+       [](v1::WorkerHello* m) { m->mutable_profile()->set_fingerprint(std::string(65, 'f')); },
+       [](v1::WorkerHello* m) { m->mutable_report()->mutable_tasks(0)->set_epoch(UINT32_MAX); }});
 }
 
 TEST_CASE("Convert: malformed messages of the handshake are refused", "[services][convert]") {
@@ -208,7 +215,13 @@ TEST_CASE("Convert: malformed messages of gateways are refused", "[services][con
        [](GatewayToScheduler* m) { m->mutable_submit()->set_tokens_sent(-1); },
        [](GatewayToScheduler* m) { m->mutable_submit()->mutable_items(0)->set_num_tokens(0); },
        [](GatewayToScheduler* m) { m->mutable_submit()->mutable_items(0)->set_media_bytes(-1); },
-       [](GatewayToScheduler* m) { m->mutable_submit()->mutable_items(0)->set_pixels(-1); }});
+       [](GatewayToScheduler* m) { m->mutable_submit()->mutable_items(0)->set_pixels(-1); },
+       [](GatewayToScheduler* m) { m->mutable_submit()->set_prompt_tokens(INT32_MAX); },
+       [](GatewayToScheduler* m) { m->mutable_submit()->set_tokens_sent(INT32_MAX); },
+       [](GatewayToScheduler* m) { m->mutable_submit()->set_epoch(UINT32_MAX); },
+       [](GatewayToScheduler* m) { m->mutable_submit()->set_time_left_ns(INT64_MAX); },
+       [](GatewayToScheduler* m) { m->mutable_submit()->set_time_left_ns(-1); },
+       [](GatewayToScheduler* m) { m->mutable_submit()->set_tenant(std::string(300, 't')); }});
   CheckRefused<v1::SchedulerToGateway>(
       ToProto(scheduler::SchedulerToGateway(filler.Make<scheduler::Membership>())),
       {[](v1::SchedulerToGateway* m) { m->mutable_membership()->add_models(); },
@@ -222,6 +235,7 @@ TEST_CASE("Convert: malformed messages of gateways are refused", "[services][con
   CheckRefused<v1::TokenBatch>(
       ToProto(filler.Make<scheduler::TokenBatch>()),
       {[](v1::TokenBatch* m) { m->set_start_index(-1); },
+       [](v1::TokenBatch* m) { m->set_start_index(INT32_MAX); },
        [](v1::TokenBatch* m) { m->set_finish(static_cast<v1::Finish>(9)); }});
   CheckRefused<v1::TokenReply>(
       ToProto(filler.Make<scheduler::TokenReply>()),

@@ -12,6 +12,7 @@
 
 #include "base/random.h"
 #include "scheduler/plan/gateway_messages.h"
+#include "scheduler/plan/limits.h"
 #include "scheduler/plan/transfer_messages.h"
 #include "scheduler/plan/worker_messages.h"
 
@@ -139,9 +140,11 @@ class Filler {
     } else if constexpr (std::is_floating_point_v<T>) {
       value = static_cast<T>(random_.Uniform() + 0.25);
     } else if constexpr (std::is_integral_v<T>) {
-      value = static_cast<T>(1 + random_.Below(sizeof(T) == 8 ? uint64_t{1} << 40 : 100'000));
+      value = static_cast<T>(1 + random_.Below(sizeof(T) == 8 ? uint64_t{1} << 39 : 60'000));
     } else if constexpr (IsStrongId<T>::value) {
-      value = T(static_cast<decltype(value.value())>(random_.Next() | 1));
+      const bool small = sizeof(value.value()) == 4;  // an epoch
+      const uint64_t bits = small ? random_.Below(scheduler::kHighestEpoch) : random_.Next();
+      value = T(static_cast<decltype(value.value())>(bits | 1));
     } else if constexpr (std::is_array_v<T>) {
       for (auto& element : value) Fill(element);
     } else {

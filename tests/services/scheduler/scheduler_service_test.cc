@@ -19,8 +19,21 @@ using testing::Inbox;
 // The scheduler process without its main.
 class Process {
  public:
-  Process() : core(Config(), scheduler::Incarnation(77), clock, log, metrics) {}
+  explicit Process(base::Duration recovery_wait = std::chrono::milliseconds(1))
+      : core(Config(recovery_wait), scheduler::Incarnation(77), clock, log, metrics) {}
   ~Process() { server.reset(); }
+
+  void WaitRecovered() {
+    v1::ClusterSnapshot snapshot;
+    const auto stub = v1::Cluster::NewStub(triptych::testing::PlainChannel(server->address()));
+    for (int i = 0; i < 1000; ++i) {
+      grpc::ClientContext context;
+      base::SetDeadline(std::chrono::seconds(10), &context);
+      REQUIRE(stub->GetSnapshot(&context, {}, &snapshot).ok());
+      if (!snapshot.recovering()) return;
+    }
+    FAIL("it recovers for ever");
+  }
 
   base::RealClock clock;
   base::StreamLogger log{clock, "test", base::LogLevel::kError};
@@ -34,9 +47,9 @@ class Process {
                         grpc::InsecureServerCredentials(), {&control, &cluster});
 
  private:
-  static scheduler::ClusterConfig Config() {
+  static scheduler::ClusterConfig Config(base::Duration recovery_wait) {
     scheduler::ClusterConfig config;
-    config.recovery_wait = std::chrono::milliseconds(1);
+    config.recovery_wait = recovery_wait;
     config.silent_after = std::chrono::seconds(100);
     return config;
   }
@@ -69,12 +82,13 @@ class Worker {
     closed.WaitForCount(1);
   }
 
-  void SayHello(uint64_t highest_term = 0, std::vector<scheduler::Incarnation> lost_peers = {}) {
+  void SayHello(uint64_t highest_term = 0, std::vector<scheduler::Incarnation> lost_peers = {},
+                const std::string& fingerprint = "model") {
     scheduler::WorkerHello hello;
     hello.lost_peers = std::move(lost_peers);
     hello.profile.name = "worker" + std::to_string(incarnation_);
     hello.profile.roles.bits = 7;
-    hello.profile.fingerprint = "model";
+    hello.profile.fingerprint = fingerprint;
     hello.profile.kv_block_tokens = 16;
     hello.profile.kv_blocks = 100;
     hello.highest_seen.term = highest_term;
@@ -114,7 +128,7 @@ TEST_CASE("SchedulerService: a lost worker is told to the others and may not com
 
 TEST_CASE("SchedulerService: whom an earlier scheduler gave up stays lost under the next",
           "[services][scheduler]") {
-  Process process;
+  Process process(std::chrono::minutes(10));
   Worker here_first(process, 1);
   here_first.SayHello();
   REQUIRE(here_first.welcomes.WaitForCount(1));
@@ -130,6 +144,52 @@ TEST_CASE("SchedulerService: whom an earlier scheduler gave up stays lost under 
   CHECK(later.welcomes.size() == 0);
 }
 
+// By a word of its own a worker could otherwise end every other.
+TEST_CASE("SchedulerService: who comes late and has given up a living worker is itself given up",
+          "[services][scheduler][security]") {
+  Process process;
+  Worker here_first(process, 1);
+  here_first.SayHello();
+  REQUIRE(here_first.welcomes.WaitForCount(1));
+  process.WaitRecovered();
+  Worker late(process, 2);
+  late.SayHello(0, {scheduler::Incarnation(1)});
+  REQUIRE(late.closed.WaitForCount(1));
+  CHECK(late.closed.last() == grpc::StatusCode::FAILED_PRECONDITION);
+  CHECK(late.welcomes.size() == 0);
+  CHECK(here_first.closed.size() == 0);
+  Worker again(process, 2);
+  again.SayHello();
+  REQUIRE(again.closed.WaitForCount(1));
+  CHECK(again.closed.last() == grpc::StatusCode::FAILED_PRECONDITION);
+}
+
+TEST_CASE("SchedulerService: fingerprints without end are refused, and make way when unused",
+          "[services][scheduler][security]") {
+  Process process;
+  std::vector<std::unique_ptr<Worker>> workers;
+  for (uint64_t i = 1; i <= 64; ++i) {
+    workers.push_back(std::make_unique<Worker>(process, i));
+    workers.back()->SayHello(0, {}, "model " + std::to_string(i));
+    REQUIRE(workers.back()->welcomes.WaitForCount(1));
+  }
+  {
+    Worker more(process, 100);
+    more.SayHello(0, {}, "one more");
+    REQUIRE(more.closed.WaitForCount(1));
+    CHECK(more.closed.last() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+    CHECK(more.welcomes.size() == 0);
+  }
+  Worker same(process, 101);
+  same.SayHello(0, {}, "model 7");
+  REQUIRE(same.welcomes.WaitForCount(1));
+  workers.clear();
+  REQUIRE(same.gone.WaitForCount(64));
+  Worker after(process, 102);
+  after.SayHello(0, {}, "one more");
+  CHECK(after.welcomes.WaitForCount(1));
+}
+
 TEST_CASE("SchedulerService: a scheduler that steps down asks for hellos and loses nobody",
           "[services][scheduler]") {
   Process process;
@@ -137,16 +197,7 @@ TEST_CASE("SchedulerService: a scheduler that steps down asks for hellos and los
   first.SayHello();
   REQUIRE(first.welcomes.WaitForCount(1));
   // Past recovery: a higher term means that it is not the newest scheduler.
-  v1::ClusterSnapshot snapshot;
-  const auto stub =
-      v1::Cluster::NewStub(triptych::testing::PlainChannel(process.server->address()));
-  for (int i = 0; i < 1000; ++i) {
-    grpc::ClientContext context;
-    base::SetDeadline(std::chrono::seconds(10), &context);
-    REQUIRE(stub->GetSnapshot(&context, {}, &snapshot).ok());
-    if (!snapshot.recovering()) break;
-  }
-  REQUIRE_FALSE(snapshot.recovering());
+  process.WaitRecovered();
   Worker second(process, 2);
   second.SayHello(/*highest_term=*/50);
   REQUIRE(second.welcomes.WaitForCount(1));
