@@ -1,5 +1,6 @@
 #include "media/confinement.h"
 
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -36,21 +37,12 @@ int64_t MappedBytes() {
 bool Confine(int64_t address_bytes) {
   const int64_t mapped = MappedBytes();
   bool ok = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
+  ok = prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0 && ok;
   ok = Limit(RLIMIT_CORE, 0) && ok;
   ok = Limit(RLIMIT_FSIZE, 0) && ok;
   if (kBoundsAddressSpace) ok = Limit(RLIMIT_AS, mapped + address_bytes) && ok;
   // Descriptors 0, 1 and 2 stay; no other can be opened.
   return Limit(RLIMIT_NOFILE, 3) && ok;
-}
-
-void AllowCpuSeconds(int64_t seconds) {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  // One more, because the used time was rounded down.
-  const auto limit =
-      static_cast<rlim_t>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + seconds + 1);
-  const rlimit cpu{limit, RLIM_INFINITY};
-  setrlimit(RLIMIT_CPU, &cpu);
 }
 
 }  // namespace triptych::media

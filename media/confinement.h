@@ -12,7 +12,4 @@ namespace triptych::media {
 // whose shadow memory needs terabytes of it.
 bool Confine(int64_t address_bytes);
 
-// From now on the process may use `seconds` more of CPU time; then the kernel kills it.
-void AllowCpuSeconds(int64_t seconds);
-
 }  // namespace triptych::media

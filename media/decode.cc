@@ -55,10 +55,10 @@ base::Image Upright(base::Image stored, int orientation) {
   return image;
 }
 
-bool DecodeStored(absl::string_view bytes, Format format, base::Image* image) {
+bool DecodeStored(absl::string_view bytes, Format format, int eighths, base::Image* image) {
   switch (format) {
     case Format::kJpeg:
-      return DecodeJpeg(bytes, image);
+      return DecodeJpeg(bytes, eighths, image);
     case Format::kPng:
       return DecodePng(bytes, image);
     case Format::kWebp:
@@ -69,14 +69,16 @@ bool DecodeStored(absl::string_view bytes, Format format, base::Image* image) {
 
 }  // namespace
 
-absl::StatusOr<base::Image> DecodeImage(absl::string_view bytes, const Limits& limits) {
+absl::StatusOr<base::Image> DecodeImage(absl::string_view bytes, const Limits& limits,
+                                        int eighths) {
   ASSIGN_OR_RETURN(const Probe probe, ProbeImage(bytes, limits));
   base::Image stored;
-  stored.width = probe.width;
-  stored.height = probe.height;
+  if (probe.format != Format::kJpeg) eighths = kWholeScale;
+  stored.width = ScaledSide(probe.width, eighths);
+  stored.height = ScaledSide(probe.height, eighths);
   if (SwapsSides(probe.orientation)) std::swap(stored.width, stored.height);
   stored.pixels.resize(size_t{3} * stored.width * stored.height);
-  if (!DecodeStored(bytes, probe.format, &stored)) return ImageMalformed();
+  if (!DecodeStored(bytes, probe.format, eighths, &stored)) return ImageMalformed();
   return Upright(std::move(stored), probe.orientation);
 }
 

@@ -12,7 +12,9 @@ namespace triptych::media {
 
 // RGB of a JPEG, PNG or WebP: EXIF orientation applied, alpha composited on white, gray, palette,
 // 16 bits and CMYK converted. Probes first, so nothing larger than `limits` is ever allocated; a
-// library's warning is an error. INVALID_ARGUMENT as ProbeImage(). Any thread.
-absl::StatusOr<base::Image> DecodeImage(absl::string_view bytes, const Limits& limits);
+// library's warning is an error. A JPEG is decoded at `eighths` of its size (1 to kWholeScale), see
+// ScaledSide(). INVALID_ARGUMENT as ProbeImage(). Any thread.
+absl::StatusOr<base::Image> DecodeImage(absl::string_view bytes, const Limits& limits,
+                                        int eighths = kWholeScale);
 
 }  // namespace triptych::media

@@ -11,6 +11,7 @@
 // clang-format on
 
 #include "media/decoders.h"
+#include "media/limits.h"
 
 namespace triptych::media {
 namespace {
@@ -43,7 +44,9 @@ void CmykRow(const uint8_t* in, int width, uint8_t* out) {
 }
 
 // C style. Plain values only, because a jump skips destructors.
-bool DecodeRows(const uint8_t* bytes, size_t size, uint8_t* pixels, int width, int height) {
+bool DecodeRows(absl::string_view bytes, int eighths, base::Image* image) {
+  uint8_t* const pixels = image->pixels.data();
+  const int width = image->width, height = image->height;
   jpeg_decompress_struct info;
   ErrorTrap trap;
   info.err = jpeg_std_error(&trap.base);
@@ -55,9 +58,11 @@ bool DecodeRows(const uint8_t* bytes, size_t size, uint8_t* pixels, int width, i
     return false;
   }
   jpeg_create_decompress(&info);
-  jpeg_mem_src(&info, bytes, size);
+  jpeg_mem_src(&info, reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
   jpeg_read_header(&info, TRUE);
   const bool is_cmyk = info.num_components == 4;
+  info.scale_num = static_cast<unsigned>(eighths);
+  info.scale_denom = kWholeScale;
   info.out_color_space = is_cmyk ? JCS_CMYK : JCS_RGB;
   jpeg_start_decompress(&info);
   if (info.output_width != static_cast<JDIMENSION>(width) ||
@@ -81,9 +86,8 @@ bool DecodeRows(const uint8_t* bytes, size_t size, uint8_t* pixels, int width, i
 
 }  // namespace
 
-bool DecodeJpeg(absl::string_view bytes, base::Image* image) {
-  return DecodeRows(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(),
-                    image->pixels.data(), image->width, image->height);
+bool DecodeJpeg(absl::string_view bytes, int eighths, base::Image* image) {
+  return DecodeRows(bytes, eighths, image);
 }
 
 }  // namespace triptych::media

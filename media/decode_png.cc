@@ -50,6 +50,9 @@ void ReadInput(png_structp png, png_bytep out, size_t size) {
 [[noreturn]] void OnError(png_structp png, png_const_charp) { png_longjmp(png, 1); }
 [[noreturn]] void OnWarning(png_structp png, png_const_charp) { png_longjmp(png, 1); }
 
+// Checksums, block and chunk headers, IEND, and what the last read has not taken.
+constexpr size_t kPngTail = 16 << 10;
+
 // C style. `rows` are [height] pointers to width * 4 bytes.
 bool DecodeRows(Input input, png_bytepp rows, int width, int height) {
   png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, nullptr, OnError, OnWarning);
@@ -70,11 +73,20 @@ bool DecodeRows(Input input, png_bytepp rows, int width, int height) {
   png_set_strip_16(png);
   png_set_gray_to_rgb(png);
   png_set_add_alpha(png, 0xff, PNG_FILLER_AFTER);
-  png_set_interlace_handling(png);
+  const int passes = png_set_interlace_handling(png);
   png_read_update_info(png, info);
   if (png_get_rowbytes(png, info) != size_t{4} * static_cast<size_t>(width)) png_error(png, "rows");
-  png_read_image(png, rows);
-  png_read_end(png, nullptr);
+  // Behind the last row libpng would read on to the end of the compressed data, which may be
+  // gigabytes of nothing. What is left before that row can be no more than the row itself, badly
+  // compressed, and the file's end.
+  const size_t rest = size_t{9} * static_cast<size_t>(width) + kPngTail;
+  for (int pass = 0; pass < passes; ++pass) {
+    for (int y = 0; y < height; ++y) {
+      const bool last = pass + 1 == passes && y + 1 == height;
+      if (last && input.left > rest) png_error(png, "rest");
+      png_read_row(png, rows[y], nullptr);
+    }
+  }
   png_destroy_read_struct(&png, &info, nullptr);
   return true;
 }

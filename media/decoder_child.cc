@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -121,33 +122,51 @@ absl::StatusOr<std::unique_ptr<DecoderChild>> DecoderChild::Spawn(const std::str
 
 DecoderChild::~DecoderChild() {
   close(socket_);
-  if (pid_ == 0) return;
-  kill(pid_, SIGKILL);
-  waitpid(pid_, nullptr, 0);
+  WaitForEnd();
 }
 
-bool DecoderChild::IsAlive() {
-  if (pid_ != 0 && waitpid(pid_, nullptr, WNOHANG) != 0) pid_ = 0;
-  return pid_ != 0;
+// The process is waited for by the destructor's thread alone, and not before this: so the number is
+// still its own.
+void DecoderChild::Kill() { kill(pid_, SIGKILL); }
+
+DecoderChild::End DecoderChild::WaitForEnd() {
+  if (waited_) return End::kOther;
+  // What died by itself says why; only what still lives is killed.
+  int how = 0;
+  siginfo_t info = {};
+  const bool gone =
+      waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+      info.si_pid == pid_;
+  if (!gone) kill(pid_, SIGKILL);
+  waitpid(pid_, &how, 0);
+  waited_ = true;
+  if (WIFSIGNALED(how) && WTERMSIG(how) == SIGXCPU) return End::kCpuTime;
+  if (WIFSIGNALED(how) && WTERMSIG(how) == SIGSYS) return End::kViolation;
+  return End::kOther;
 }
 
-absl::StatusOr<base::Image> DecoderChild::Decode(absl::string_view bytes, const Probe& probe,
-                                                 const Limits& limits, base::Duration timeout) {
-  TimedSocket socket(socket_, base::RealClock().Now() + timeout);
+absl::StatusOr<base::Image> DecoderChild::Decode(const Order& order) {
+  // From outside, because the child may not change its limits.
+  const auto cpu = std::chrono::ceil<std::chrono::seconds>(order.cpu_time).count();
+  const rlimit limit{static_cast<rlim_t>(cpu * (order.earlier_pictures + 1)), RLIM_INFINITY};
+  prlimit(pid_, RLIMIT_CPU, &limit, nullptr);
+  TimedSocket socket(socket_, base::RealClock().Now() + order.stall);
   DecodeRequestHeader request;
-  request.limits = limits;
-  request.size_bytes = static_cast<int64_t>(bytes.size());
-  request.cpu_seconds = std::chrono::ceil<std::chrono::seconds>(timeout).count();
+  request.limits = order.limits;
+  request.size_bytes = static_cast<int64_t>(order.bytes.size());
+  request.eighths = order.eighths;
   RETURN_IF_ERROR(socket.Send(&request, sizeof(request)));
-  RETURN_IF_ERROR(socket.Send(bytes.data(), bytes.size()));
+  RETURN_IF_ERROR(socket.Send(order.bytes.data(), order.bytes.size()));
   DecodeReplyHeader reply;
   RETURN_IF_ERROR(socket.Receive(&reply, sizeof(reply)));
   RETURN_IF_ERROR(StatusOf(reply.outcome));
-  if (reply.width != probe.width || reply.height != probe.height) {
+  const int width = ScaledSide(order.probe.width, order.eighths);
+  const int height = ScaledSide(order.probe.height, order.eighths);
+  if (reply.width != width || reply.height != height) {
     return absl::AbortedError("the decoder answers nonsense");
   }
-  base::Image image{probe.width, probe.height, {}};
-  image.pixels.resize(size_t{3} * probe.width * probe.height);
+  base::Image image{width, height, {}};
+  image.pixels.resize(size_t{3} * width * height);
   RETURN_IF_ERROR(socket.Receive(image.pixels.data(), image.pixels.size()));
   return image;
 }

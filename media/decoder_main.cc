@@ -52,10 +52,10 @@ DecodeOutcome OutcomeOf(const absl::Status& status) {
 bool ServeOne() {
   DecodeRequestHeader request;
   if (!ReceiveAll(&request, sizeof(request))) return false;
-  AllowCpuSeconds(request.cpu_seconds);
   std::string bytes(static_cast<size_t>(request.size_bytes), '\0');
   if (!ReceiveAll(bytes.data(), bytes.size())) return false;
-  const absl::StatusOr<base::Image> image = DecodeImage(bytes, request.limits);
+  const absl::StatusOr<base::Image> image =
+      DecodeImage(bytes, request.limits, static_cast<int>(request.eighths));
   DecodeReplyHeader reply{.outcome = OutcomeOf(image.status())};
   if (!image.ok()) return SendAll(&reply, sizeof(reply));
   reply.width = image->width;
@@ -73,8 +73,8 @@ int main() {
                                 triptych::media::kSlackBytes)) {
     return 1;
   }
-  // Where the kernel has no filters, the limits above stand alone.
-  triptych::media::FilterSystemCalls();
+  // Nothing is decoded without the filter.
+  if (!triptych::media::FilterSystemCalls()) return 1;
   while (triptych::media::ServeOne()) {
   }
   return 0;

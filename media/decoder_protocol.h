@@ -16,7 +16,7 @@ inline constexpr int kDecoderSocket = 0;
 struct DecodeRequestHeader {
   Limits limits;
   int64_t size_bytes = 0;
-  int64_t cpu_seconds = 0;
+  int64_t eighths = kWholeScale;  // of its size that a JPEG is decoded at
 };
 
 enum class DecodeOutcome : uint32_t { kOk, kTooLarge, kMalformed, kUnsupported };

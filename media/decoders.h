@@ -12,7 +12,7 @@ namespace triptych::media {
 // Each fills `image`, whose size the probe has found and whose pixels are allocated, from bytes
 // that the probe has accepted. False when the library reports an error or a warning, or finds
 // another size; the pixels are then undefined.
-bool DecodeJpeg(absl::string_view bytes, base::Image* image);
+bool DecodeJpeg(absl::string_view bytes, int eighths, base::Image* image);
 bool DecodePng(absl::string_view bytes, base::Image* image);
 bool DecodeWebp(absl::string_view bytes, base::Image* image);
 

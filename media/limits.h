@@ -20,6 +20,12 @@ struct Limits {
   int max_scans = 64;
 };
 
+// A JPEG can be decoded at n eighths of its size, which skips most of the arithmetic.
+inline constexpr int kWholeScale = 8;
+inline int ScaledSide(int side, int eighths) {
+  return (side * eighths + kWholeScale - 1) / kWholeScale;
+}
+
 // The three refusals, all INVALID_ARGUMENT; each message is the error code that clients see.
 inline constexpr char kImageTooLarge[] = "image_too_large";
 inline constexpr char kImageMalformed[] = "image_malformed";

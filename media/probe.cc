@@ -17,6 +17,20 @@ std::optional<Format> SniffFormat(absl::string_view bytes) {
   return std::nullopt;
 }
 
+int64_t DecodeCost(const Probe& probe) {
+  const int64_t pixels = int64_t{probe.width} * probe.height;
+  switch (probe.format) {
+    case Format::kJpeg:
+      // Each scan walks all coefficients; the arithmetic behind them is done once.
+      return probe.passes == 1 ? pixels : pixels + pixels * probe.passes / 8;
+    case Format::kPng:
+      return 2 * pixels;
+    case Format::kWebp:
+      return 2 * pixels;
+  }
+  return pixels;
+}
+
 absl::StatusOr<Probe> ProbeImage(absl::string_view bytes, const Limits& limits) {
   if (static_cast<int64_t>(bytes.size()) > limits.max_bytes) return ImageTooLarge();
   const std::optional<Format> format = SniffFormat(bytes);

@@ -35,6 +35,7 @@ class JpegWalk {
       if (!StandsAlone(marker)) RETURN_IF_ERROR(Segment(marker));
     }
     if (probe_.width == 0 || scans_ == 0) return ImageMalformed();
+    probe_.passes = progressive_ ? scans_ : 1;
     return probe_;
   }
 
@@ -70,6 +71,7 @@ class JpegWalk {
     if (precision != 8 || (components != 1 && components != 3 && components != 4)) {
       return UnsupportedImageFormat();
     }
+    progressive_ = marker == 0xc2;
     probe_.width = static_cast<int>(width);
     probe_.height = static_cast<int>(height);
     return absl::OkStatus();
@@ -95,6 +97,7 @@ class JpegWalk {
   const Limits& limits_;
   Probe probe_;
   int scans_ = 0;
+  bool progressive_ = false;
   bool has_exif_ = false;
 };
 

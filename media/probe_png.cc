@@ -37,6 +37,7 @@ absl::StatusOr<Probe> ParseHeader(absl::string_view body) {
   Probe probe;
   probe.width = static_cast<int>(width);
   probe.height = static_cast<int>(height);
+  probe.passes = interlace == 1 ? 7 : 1;
   return probe;
 }
 

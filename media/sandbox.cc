@@ -8,7 +8,6 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "media/decoder_child.h"
-#include "media/probe.h"
 
 namespace triptych::media {
 namespace {
@@ -21,7 +20,21 @@ std::string PathBesideThisProgram() {
   return (self.parent_path() / kDecoderName).string();
 }
 
+// The least number of eighths that keeps both sides.
+int EighthsFor(const Probe& probe, LeastSize least) {
+  if (probe.format != Format::kJpeg || least.width <= 0 || least.height <= 0) return kWholeScale;
+  for (int eighths = 1; eighths < kWholeScale; ++eighths) {
+    if (ScaledSide(probe.width, eighths) >= least.width &&
+        ScaledSide(probe.height, eighths) >= least.height) {
+      return eighths;
+    }
+  }
+  return kWholeScale;
+}
+
 }  // namespace
+
+// ---- pool ---------------------------------------------------------------------------------------
 
 DecodePool::DecodePool(SandboxOptions options) : options_(std::move(options)) {}
 
@@ -31,7 +44,7 @@ DecodePool::~DecodePool() {
 }
 
 absl::StatusOr<std::unique_ptr<DecodePool>> DecodePool::Start(SandboxOptions options) {
-  if (options.num_children <= 0 || options.timeout <= base::Duration(0)) {
+  if (options.num_children <= 0 || options.cpu_time <= base::Duration(0)) {
     return absl::InvalidArgumentError("a sandbox needs a child and a time limit");
   }
   if (options.decoder_path.empty()) options.decoder_path = PathBesideThisProgram();
@@ -41,57 +54,85 @@ absl::StatusOr<std::unique_ptr<DecodePool>> DecodePool::Start(SandboxOptions opt
   return std::unique_ptr<DecodePool>(new DecodePool(std::move(options)));
 }
 
-absl::StatusOr<std::unique_ptr<DecoderChild>> DecodePool::Take() {
-  {
-    base::MutexLock lock(&mutex_);
-    while (num_taken_ >= options_.num_children) returned_.Wait(&mutex_);
-    ++num_taken_;
-    while (!idle_.empty()) {
-      std::unique_ptr<DecoderChild> child = std::move(idle_.back());
-      idle_.pop_back();
-      if (child->IsAlive()) return child;
-      ++num_deaths_;
-    }
-  }
-  absl::StatusOr<std::unique_ptr<DecoderChild>> child = DecoderChild::Spawn(options_.decoder_path);
-  if (!child.ok()) GiveBack(nullptr);
-  return child;
+void DecodePool::TakeSlot() {
+  base::MutexLock lock(&mutex_);
+  while (num_taken_ >= options_.num_children) returned_.Wait(&mutex_);
+  ++num_taken_;
 }
 
-void DecodePool::GiveBack(std::unique_ptr<DecoderChild> child) {
-  {
-    base::MutexLock lock(&mutex_);
-    --num_taken_;
-    if (child != nullptr) idle_.push_back(std::move(child));
-  }
+void DecodePool::GiveSlot() {
+  base::MutexLock lock(&mutex_);
+  --num_taken_;
   returned_.NotifyOne();
 }
 
-absl::StatusOr<base::Image> DecodePool::Decode(absl::string_view bytes, const Limits& limits) {
-  ASSIGN_OR_RETURN(const Probe probe, ProbeImage(bytes, limits));
-  // A child may die for a reason that is not the picture's; two in a row are.
-  constexpr int kAttempts = 2;
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    ASSIGN_OR_RETURN(std::unique_ptr<DecoderChild> child, Take());
-    absl::StatusOr<base::Image> image = child->Decode(bytes, probe, limits, options_.timeout);
-    if (image.ok() || absl::IsInvalidArgument(image.status())) {
-      GiveBack(std::move(child));
-      return image;
-    }
-    child.reset();
-    {
-      base::MutexLock lock(&mutex_);
-      ++num_deaths_;
-    }
-    GiveBack(nullptr);
-    if (absl::IsDeadlineExceeded(image.status())) break;
+// ---- session ------------------------------------------------------------------------------------
+
+DecodeSession::DecodeSession(DecodePool* pool) : pool_(pool) {}
+
+DecodeSession::~DecodeSession() {
+  {
+    base::MutexLock lock(&mutex_);
+    child_ = nullptr;
   }
-  return ImageMalformed();
+  if (has_slot_) pool_->GiveSlot();
 }
 
-int64_t DecodePool::num_deaths() const {
+absl::Status DecodeSession::EnsureChild() {
+  if (!std::exchange(has_slot_, true)) pool_->TakeSlot();
+  if (child_ == nullptr) {
+    ASSIGN_OR_RETURN(std::unique_ptr<DecoderChild> child,
+                     DecoderChild::Spawn(pool_->options_.decoder_path));
+    base::MutexLock lock(&mutex_);
+    child_ = std::move(child);
+    pictures_ = 0;
+  }
   base::MutexLock lock(&mutex_);
-  return num_deaths_;
+  if (!cancelled_) return absl::OkStatus();
+  child_ = nullptr;
+  return absl::CancelledError("the picture is not wanted any more");
+}
+
+void DecodeSession::Cancel() {
+  base::MutexLock lock(&mutex_);
+  cancelled_ = true;
+  if (child_ != nullptr) child_->Kill();
+}
+
+absl::StatusOr<base::Image> DecodeSession::Decode(absl::string_view bytes, const Limits& limits,
+                                                  LeastSize least) {
+  ASSIGN_OR_RETURN(const Probe probe, ProbeImage(bytes, limits));
+  const int eighths = EighthsFor(probe, least);
+  // A child may die, or stand still, for a reason that is not the picture's; twice in a row it is
+  // the picture's where it died, and the machine's where it stood still.
+  constexpr int kAttempts = 2;
+  absl::Status last;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    RETURN_IF_ERROR(EnsureChild());
+    absl::StatusOr<base::Image> image = child_->Decode({.bytes = bytes,
+                                                        .probe = probe,
+                                                        .limits = limits,
+                                                        .eighths = eighths,
+                                                        .cpu_time = pool_->options_.cpu_time,
+                        .stall = pool_->options_.stall,
+                                                        .earlier_pictures = pictures_});
+    ++pictures_;
+    if (image.ok() || absl::IsInvalidArgument(image.status())) return image;
+    DecoderChild::End end;
+    {
+      // Under the lock: what is waited for must not be killed by its number any more.
+      base::MutexLock lock(&mutex_);
+      end = child_->WaitForEnd();
+      child_ = nullptr;
+      if (cancelled_) return absl::CancelledError("the picture is not wanted any more");
+    }
+    pool_->deaths_.fetch_add(1);
+    if (end == DecoderChild::End::kViolation) pool_->violations_.fetch_add(1);
+    if (end == DecoderChild::End::kCpuTime) return ImageMalformed();
+    last = image.status();
+  }
+  if (absl::IsDeadlineExceeded(last)) return absl::UnavailableError("media decoders stand still");
+  return ImageMalformed();
 }
 
 }  // namespace triptych::media

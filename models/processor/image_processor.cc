@@ -29,11 +29,13 @@ Normalization MakeNormalization(const PreprocessorConfig& preprocessor) {
   return table;
 }
 
+}  // namespace
+
 // Writes patches of frames that already have the grid's size.
-class PatchWriter {
+class ImageProcessor::Frames::Writer {
  public:
-  PatchWriter(const VisionConfig& vision, const PreprocessorConfig& preprocessor,
-              const scheduler::Grid& grid)
+  Writer(const VisionConfig& vision, const PreprocessorConfig& preprocessor,
+         const scheduler::Grid& grid)
       : normalization_(MakeNormalization(preprocessor)),
         grid_(grid),
         side_(vision.patch_size),
@@ -91,8 +93,6 @@ class PatchWriter {
   const size_t plane_, patch_;  // elements of one channel of one frame, of one patch
 };
 
-}  // namespace
-
 ImageProcessor::ImageProcessor(const ModelConfig& config)
     : vision_(config.vision), preprocessor_(config.preprocessor) {
   CHECK_EQ(vision_.in_channels, kChannels);
@@ -128,22 +128,35 @@ absl::StatusOr<Patches> ImageProcessor::PatchifyVideo(absl::Span<const base::Ima
     }
   }
   const auto num_frames = static_cast<int>(frames.size());
-  Patches patches;
-  ASSIGN_OR_RETURN(patches.grid, VideoGridOf(width, height, num_frames));
-  patches.values.resize(static_cast<size_t>(patches.grid.patches() * vision_.patch_elements()));
-  const PatchWriter writer(vision_, preprocessor_, patches.grid);
-  const Size size{patches.grid.w * vision_.patch_size, patches.grid.h * vision_.patch_size};
-  for (int f = 0; f < num_frames; ++f) {
-    const int t = f / vision_.temporal_patch_size, slot = f % vision_.temporal_patch_size;
-    const base::Image& frame = frames[static_cast<size_t>(f)];
-    if (size == Size{width, height}) {
-      writer.WriteFrame(frame, t, slot, patches.values.data());
-    } else {
-      writer.WriteFrame(ResizeBicubic(frame, size), t, slot, patches.values.data());
-    }
-    if (f + 1 == num_frames) writer.RepeatFrame(t, slot + 1, patches.values.data());
+  ASSIGN_OR_RETURN(const scheduler::Grid grid, VideoGridOf(width, height, num_frames));
+  Frames taken(*this, grid, num_frames);
+  for (const base::Image& frame : frames) taken.Add(frame);
+  return taken.Take();
+}
+
+ImageProcessor::Frames::Frames(const ImageProcessor& processor, const scheduler::Grid& grid,
+                               int num_frames)
+    : processor_(processor),
+      num_frames_(num_frames),
+      writer_(std::make_unique<Writer>(processor.vision_, processor.preprocessor_, grid)) {
+  patches_.grid = grid;
+  patches_.values.resize(static_cast<size_t>(grid.patches() * processor.vision_.patch_elements()));
+}
+
+ImageProcessor::Frames::~Frames() = default;
+
+void ImageProcessor::Frames::Add(const base::Image& frame) {
+  CHECK_TRUE(added_ < num_frames_);
+  const int step = processor_.vision_.temporal_patch_size;
+  const int t = added_ / step, slot = added_ % step;
+  float* const values = patches_.values.data();
+  const Size size{processor_.WidthOf(patches_.grid), processor_.HeightOf(patches_.grid)};
+  if (size == Size{frame.width, frame.height}) {
+    writer_->WriteFrame(frame, t, slot, values);
+  } else {
+    writer_->WriteFrame(ResizeBicubic(frame, size), t, slot, values);
   }
-  return patches;
+  if (++added_ == num_frames_) writer_->RepeatFrame(t, slot + 1, values);
 }
 
 }  // namespace triptych::models

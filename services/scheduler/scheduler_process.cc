@@ -10,9 +10,11 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "services/runtime/admin_server.h"
+#include "services/runtime/descriptors.h"
 #include "services/runtime/method_callers.h"
 #include "services/runtime/rpc_server.h"
 #include "services/runtime/security_options.h"
+#include "services/runtime/self_probe.h"
 #include "services/runtime/shutdown.h"
 #include "services/scheduler/scheduler_service.h"
 
@@ -71,14 +73,16 @@ absl::Status Serve(const SchedulerOptions& options) {
                      metrics);
   SchedulerService control(&core, &log);
   ClusterService cluster(&core, {options.name, "", getpid()});
+  SelfProbe probe(clock);
   ASSIGN_OR_RETURN(
       auto admin,
       AdminServer::Start(options.admin, {[&] { return registry.Serialize(); }, [] { return true; },
-                                         [&] { return !core.recovering(); }}));
+                                         [&] { return !core.recovering() && probe.answers(); }}));
   cluster.set_admin(admin->address());
   ASSIGN_OR_RETURN(auto server,
                    RpcServer::Start(options.listen, base::RpcAudience::kInternal,
                                     security.Server(CallersOfMethod), {&control, &cluster}));
+  probe.Start({{server->address(), security.ChannelTo(base::Role::kScheduler)}});
   server->SetServing(true);
   std::printf("listening grpc=%s admin=%s\n", server->address().c_str(), admin->address().c_str());
   std::fflush(stdout);
@@ -93,6 +97,7 @@ absl::Status Serve(const SchedulerOptions& options) {
 
 int RunScheduler(int argc, char** argv) {
   BlockShutdownSignals();
+  RaiseDescriptorLimit();
   SchedulerOptions options;
   base::FlagSet flags("triptych-scheduler [flags]: places every request on the cluster's workers");
   options.Declare(&flags);

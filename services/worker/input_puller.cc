@@ -52,6 +52,7 @@ void InputPuller::Pull(const scheduler::PullRequest& request,
 }
 
 void InputPuller::Drop(TaskId task) {
+  if (listener_.on_drop) listener_.on_drop(task);
   base::MutexLock lock(&mutex_);
   auto it = wanted_.find(task);
   if (it == wanted_.end()) return;
@@ -233,6 +234,8 @@ void InputPuller::Finish(Ended ended) {
   listener_.on_input(task, *std::move(wanted.input));
   if (!wanted.media_too()) return;
   CutMedia(&wanted);
+  wanted.media.request = wanted.request.request;
+  wanted.media.task = task;
   listener_.on_media(task, std::move(wanted.media));
 }
 

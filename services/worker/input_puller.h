@@ -30,6 +30,8 @@ class InputPuller {
   struct Listener {
     std::function<void(scheduler::TaskId, absl::StatusOr<scheduler::PulledInput>)> on_input;
     std::function<void(scheduler::TaskId, ItemMedia)> on_media;
+    // What was pulled of the task is of no use any more. May be empty.
+    std::function<void(scheduler::TaskId)> on_drop;
   };
 
   // `self` is this worker's incarnation.

@@ -36,6 +36,10 @@ WorkerMetrics::WorkerMetrics(base::Registry* registry, const scheduler::WorkerPr
   slots_used_ = registry->GetGauge(used, {{"pool", "embedding_slots"}});
   registry->GetGauge(size, {{"pool", "kv_blocks"}}).Set(profile.kv_blocks);
   registry->GetGauge(size, {{"pool", "embedding_slots"}}).Set(profile.embedding_slots);
+  decoder_deaths_ = registry->GetGauge(
+      {"triptych_decoder_deaths", "Media decoders that died before their time, since the start."});
+  decoder_violations_ = registry->GetGauge(
+      {"triptych_decoder_violations", "Of these, killed for a system call that none makes."});
   patches_ = registry->GetCounter({"triptych_encode_patches_total", "Patches encoded."});
   prefill_tokens_ = registry->GetCounter({"triptych_prefill_tokens_total", "Prompt tokens run."});
   decode_tokens_ = registry->GetCounter({"triptych_decode_tokens_total", "Tokens decoded."});
@@ -49,6 +53,11 @@ WorkerMetrics::WorkerMetrics(base::Registry* registry, const scheduler::WorkerPr
         registry->GetHistogram({"triptych_transfer_seconds", "Time of a piece, posted to landed."},
                                {{"kind", kKinds[kind]}});
   }
+}
+
+void WorkerMetrics::OnDecoders(int64_t deaths, int64_t violations) const {
+  decoder_deaths_.Set(static_cast<double>(deaths));
+  decoder_violations_.Set(static_cast<double>(violations));
 }
 
 void WorkerMetrics::OnLoad(const scheduler::WorkerReport& report,

@@ -19,6 +19,8 @@ class WorkerMetrics {
   void OnSubmit(const scheduler::StepPlan& plan, int max_batch) const;
   void OnTransfer(scheduler::TransferKind kind, int64_t bytes, base::Duration seconds) const;
   void OnTaskFailed(const absl::Status& status) const;
+  // Of the media decoders, since the start.
+  void OnDecoders(int64_t deaths, int64_t violations) const;
   void OnDroppedEvent() const { dropped_events_.Increment(); }
 
  private:
@@ -28,7 +30,7 @@ class WorkerMetrics {
   base::Gauge rate_[scheduler::kNumStages];
   base::Gauge batch_fill_[scheduler::kNumStages];
   base::Gauge held_requests_, held_kv_blocks_, held_embedding_slots_;
-  base::Gauge kv_used_, slots_used_;
+  base::Gauge kv_used_, slots_used_, decoder_deaths_, decoder_violations_;
   base::Counter patches_, prefill_tokens_, decode_tokens_, dropped_events_;
   base::Counter transfer_bytes_[2];
   base::Histogram transfer_seconds_[2];

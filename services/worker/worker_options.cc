@@ -84,6 +84,10 @@ void WorkerOptions::DeclareCapacity(base::FlagSet* flags) {
                                  .default_value = 2,
                                  .min = 1,
                                  .max = 256});
+  flags->AddBool(&scale_jpeg,
+                 {.name = "scale-jpeg",
+                  .doc = "decode a JPEG that will be shrunk at a fraction of its size: faster, and "
+                         "its embedding differs a little"});
 }
 
 }  // namespace triptych::services

@@ -16,6 +16,7 @@ struct WorkerOptions {
   int64_t max_sequences = 0, max_encodes = 0;
   int64_t chunk_tokens = 0, step_tokens = 0;
   int64_t threads = 0, media_threads = 0;
+  bool scale_jpeg = false;
   base::Duration drain_timeout{0};
   SecurityOptions security;
 

@@ -15,8 +15,10 @@
 #include "models/processor/chat_layout.h"
 #include "models/weights/fingerprint.h"
 #include "services/runtime/admin_server.h"
+#include "services/runtime/descriptors.h"
 #include "services/runtime/method_callers.h"
 #include "services/runtime/rpc_server.h"
+#include "services/runtime/self_probe.h"
 #include "services/runtime/served_numerics.h"
 #include "services/runtime/shutdown.h"
 #include "services/worker/grpc_links.h"
@@ -98,6 +100,7 @@ class Worker {
   std::unique_ptr<WorkerLoop> loop_;
   std::unique_ptr<TransferService> service_;
   std::unique_ptr<RpcServer> server_;
+  SelfProbe probe_{clock_};
   std::unique_ptr<AdminServer> admin_;
 };
 
@@ -134,8 +137,11 @@ absl::Status Worker::Load() {
 
 absl::Status Worker::Open() {
   metrics_ = std::make_unique<WorkerMetrics>(&registry_, profile_);
-  preparer_ = std::make_unique<MediaPreparer>(*processor_, decode_pool_.get(), media::Limits(),
-                                              clock_, static_cast<int>(options_.media_threads));
+  preparer_ = std::make_unique<MediaPreparer>(
+      *processor_, decode_pool_.get(),
+      MediaOptions{.scaling = options_.scale_jpeg ? JpegScaling::kOn : JpegScaling::kOff,
+                   .num_threads = static_cast<int>(options_.media_threads)},
+      clock_);
   puller_ = std::make_unique<InputPuller>(
       profile_.incarnation, security_,
       InputPuller::Listener{
@@ -144,7 +150,8 @@ absl::Status Worker::Open() {
                 loop_->PostPulled(task, std::move(input));
               },
           .on_media = [this](scheduler::TaskId task,
-                             ItemMedia media) { Prepare(task, std::move(media)); }});
+                             ItemMedia media) { Prepare(task, std::move(media)); },
+          .on_drop = [this](scheduler::TaskId task) { preparer_->Drop(task); }});
   links_ = std::make_unique<GrpcLinks>(profile_, security_, clock_, log_, puller_.get());
   transport_ = std::make_unique<transport::GrpcTransport>(profile_.incarnation, security_);
   loop_ = std::make_unique<WorkerLoop>(
@@ -154,10 +161,19 @@ absl::Status Worker::Open() {
                                                loop_.get());
   ASSIGN_OR_RETURN(server_, RpcServer::Start(options_.listen, base::RpcAudience::kInternal,
                                              security_.Server(CallersOfMethod), {service_.get()}));
+  probe_.Start({{server_->address(), security_.ChannelTo(base::Role::kWorker)}});
   ASSIGN_OR_RETURN(
-      admin_, AdminServer::Start(options_.admin,
-                                 {[this] { return registry_.Serialize(); }, [] { return true; },
-                                  [this] { return links_->connected() && !draining_.load(); }}));
+      admin_,
+      AdminServer::Start(
+          options_.admin,
+          {[this] {
+             if (decode_pool_ != nullptr) {
+               metrics_->OnDecoders(decode_pool_->num_deaths(), decode_pool_->num_violations());
+             }
+             return registry_.Serialize();
+           },
+           [] { return true; },
+           [this] { return links_->connected() && !draining_.load() && probe_.answers(); }}));
   links_->set_address(options_.advertise.empty() ? server_->address() : options_.advertise);
   links_->set_admin(admin_->address());
   loop_->Start();
@@ -206,6 +222,7 @@ absl::Status Worker::Serve(const WorkerOptions& options) {
 
 int RunWorker(int argc, char** argv) {
   BlockShutdownSignals();
+  RaiseDescriptorLimit();
   WorkerOptions options;
   base::FlagSet flags("triptych-worker [flags]: runs stages of requests on one device");
   options.Declare(&flags);

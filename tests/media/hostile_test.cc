@@ -71,6 +71,42 @@ std::vector<std::string> SmallPictures() {
 
 }  // namespace
 
+// 200 MB of zeros behind the one pixel: libpng alone would inflate all of them.
+TEST_CASE("DecodeImage: a PNG is read to its last row and no further", "[media][hostile]") {
+  const std::string pixel("\0\x10\x20\x30", 4);
+  const std::string bomb = Png(1, 1, PngChunk("IDAT", Deflate(pixel + std::string(200 << 20, 0))));
+  REQUIRE(bomb.size() > 100'000);
+  rusage before = {}, after = {};
+  getrusage(RUSAGE_SELF, &before);
+  CHECK(Outcome(bomb) == kImageMalformed);
+  getrusage(RUSAGE_SELF, &after);
+  const auto micros = [](const rusage& usage) {
+    return usage.ru_utime.tv_sec * 1'000'000 + usage.ru_utime.tv_usec;
+  };
+  CHECK(micros(after) - micros(before) < 100'000);
+  CHECK(Outcome(Png(1, 1, PngChunk("IDAT", Deflate(pixel)))) == "ok");
+  // The largest rows that there are, of noise that no deflate makes smaller.
+  for (const bool interlaced : {false, true}) {
+    base::Image noise{3000, 9, {}};
+    std::mt19937 random(7);
+    for (int i = 0; i < 3 * 3000 * 9; ++i) noise.pixels.push_back(static_cast<uint8_t>(random()));
+    PngKind kind{.color_type = 6, .depth = 16, .interlaced = interlaced};
+    CHECK(Outcome(WritePng(noise, kind)) == "ok");
+  }
+}
+
+TEST_CASE("DecodeCost: a progressive picture costs more with each scan", "[media][hostile]") {
+  const auto cost = [](const std::string& bytes) {
+    return DecodeCost(ProbeImage(bytes, Limits()).value());
+  };
+  const base::Image image = Gradient(160, 100);
+  CHECK(cost(WriteJpeg(image, JpegKind::kBaseline)) == 16000);
+  CHECK(cost(WriteJpeg(image, JpegKind::kProgressive)) > 2 * 16000);
+  CHECK(cost(WritePng(image, PngKind())) == 2 * 16000);
+  Probe bomb{.format = Format::kJpeg, .width = 5792, .height = 5792, .passes = 64};
+  CHECK(DecodeCost(bomb) > 8 * int64_t{5792} * 5792);
+}
+
 TEST_CASE("DecodeImage: a picture cut at any byte is malformed", "[media][hostile]") {
   for (const std::string& whole : SmallPictures()) {
     REQUIRE(Outcome(whole) == "ok");

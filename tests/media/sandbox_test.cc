@@ -3,15 +3,22 @@
 
 #include "media/sandbox.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <filesystem>
 #include <fstream>
 #include <thread>
 
+#include "media/confinement.h"
 #include "media/decode.h"
+#include "media/syscall_filter.h"
 #include "tests/media/picture_writer.h"
 
 namespace triptych::media {
@@ -94,28 +101,121 @@ TEST_CASE("DecodePool: a refused picture costs no child", "[media][sandbox][host
 TEST_CASE("DecodePool: a killed child is replaced and nobody notices", "[media][sandbox]") {
   const auto pool = StartPool({.num_children = 1});
   const std::string picture = WritePng(Gradient(50, 50), PngKind());
-  REQUIRE(pool->Decode(picture, Limits()).ok());
+  const auto session = pool->Open();
+  REQUIRE(session->Decode(picture, Limits()).ok());
   for (int round = 0; round < 5; ++round) {
     const std::vector<pid_t> children = Children();
     REQUIRE(children.size() == 1);
     kill(children[0], SIGKILL);
-    REQUIRE(pool->Decode(picture, Limits()).ok());
+    REQUIRE(session->Decode(picture, Limits()).ok());
   }
   CHECK(pool->num_deaths() == 5);
+  CHECK(pool->num_violations() == 0);
 }
 
-TEST_CASE("DecodePool: a child that answers nothing is killed in time",
-          "[media][sandbox][hostile]") {
-  const auto pool = StartPool({.num_children = 1, .timeout = std::chrono::seconds(2)});
+TEST_CASE("DecodePool: no child sees a second item", "[media][sandbox][security]") {
+  const auto pool = StartPool({.num_children = 1});
   const std::string picture = WritePng(Gradient(50, 50), PngKind());
-  REQUIRE(pool->Decode(picture, Limits()).ok());
+  std::vector<pid_t> seen;
+  for (int item = 0; item < 3; ++item) {
+    const auto session = pool->Open();
+    for (int frame = 0; frame < 2; ++frame) {
+      REQUIRE(session->Decode(picture, Limits()).ok());
+      const std::vector<pid_t> children = Children();
+      REQUIRE(children.size() == 1);
+      CHECK(std::count(seen.begin(), seen.end(), children[0]) == frame);
+      if (frame == 0) seen.push_back(children[0]);
+    }
+  }
+  CHECK(Children().empty());
+  CHECK(pool->num_deaths() == 0);
+}
+
+TEST_CASE("DecodePool: a child that stands still once is not the picture's fault",
+          "[media][sandbox][hostile]") {
+  const auto pool = StartPool({.num_children = 1, .stall = std::chrono::seconds(2)});
+  const std::string picture = WritePng(Gradient(50, 50), PngKind());
+  const auto session = pool->Open();
+  REQUIRE(session->Decode(picture, Limits()).ok());
   kill(Children().at(0), SIGSTOP);
   const base::RealClock clock;
   const base::TimePoint start = clock.Now();
-  CHECK(pool->Decode(picture, Limits()).status() == ImageMalformed());
+  CHECK(session->Decode(picture, Limits()).ok());
   CHECK(clock.Now() - start < std::chrono::seconds(20));
   CHECK(pool->num_deaths() == 1);
-  CHECK(pool->Decode(picture, Limits()).ok());
+}
+
+TEST_CASE("DecodePool: where every child stands still it is the machine's fault",
+          "[media][sandbox][hostile]") {
+  // It reads what it is sent and answers nothing.
+  const auto pool =
+      StartPool({.decoder_path = "/bin/cat", .stall = std::chrono::milliseconds(100)});
+  const std::string picture = WritePng(Gradient(5, 5), PngKind());
+  CHECK(absl::IsUnavailable(pool->Decode(picture, Limits()).status()));
+  CHECK(pool->num_deaths() == 2);
+}
+
+TEST_CASE("DecodePool: a picture that takes too much of the processor is malformed at once",
+          "[media][sandbox][hostile]") {
+  const auto pool =
+      StartPool({.decoder_path = TRIPTYCH_BUSY_DECODER,
+                 .cpu_time = std::chrono::seconds(1),
+                 .stall = std::chrono::minutes(5)});
+  const std::string picture = WritePng(Gradient(5, 5), PngKind());
+  CHECK(pool->Decode(picture, Limits()).status() == ImageMalformed());
+  CHECK(pool->num_deaths() == 1);
+}
+
+TEST_CASE("DecodeSession: what is cancelled ends at once, its child is gone",
+          "[media][sandbox][hostile]") {
+  const auto pool =
+      StartPool({.decoder_path = "/bin/cat", .num_children = 1, .stall = std::chrono::hours(1)});
+  const auto session = pool->Open();
+  std::thread canceller([&] {
+    while (Children().empty()) std::this_thread::yield();
+    session->Cancel();
+  });
+  const std::string picture = WritePng(Gradient(5, 5), PngKind());
+  CHECK(absl::IsCancelled(session->Decode(picture, Limits()).status()));
+  canceller.join();
+  CHECK(Children().empty());
+  CHECK(absl::IsCancelled(session->Decode(picture, Limits()).status()));
+  CHECK(pool->num_deaths() == 0);
+}
+
+// In a process of its own, since none comes back from it.
+int HowEnds(void (*attack)()) {
+  const pid_t child = fork();
+  if (child == 0) {
+    if (!Confine(int64_t{1} << 30) || !FilterSystemCalls()) _exit(1);
+    attack();
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFSIGNALED(status) ? WTERMSIG(status) : -WEXITSTATUS(status);
+}
+
+TEST_CASE("Sandbox: memory is never made executable, and other calls end the process",
+          "[media][sandbox][security]") {
+#if !defined(__SANITIZE_ADDRESS__)
+  CHECK(HowEnds([] { free(malloc(10 << 20)); }) == 0);
+  CHECK(HowEnds([] {
+          mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+               0);
+        }) == SIGSYS);
+  CHECK(HowEnds([] {
+          void* page =
+              mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+          mprotect(page, 4096, PROT_READ | PROT_EXEC);
+        }) == SIGSYS);
+  CHECK(HowEnds([] { close(open("/etc/passwd", 0)); }) == SIGSYS);
+  CHECK(HowEnds([] { fork(); }) == SIGSYS);
+  CHECK(HowEnds([] {
+          const rlimit more{RLIM_INFINITY, RLIM_INFINITY};
+          setrlimit(RLIMIT_CPU, &more);
+        }) == SIGSYS);
+#endif
 }
 
 TEST_CASE("DecodePool: a program that dies at once makes the picture malformed",
@@ -130,7 +230,8 @@ TEST_CASE("DecodePool: children and descriptors are gone with the pool", "[media
   const int before = OpenDescriptors();
   {
     const auto pool = StartPool();
-    REQUIRE(pool->Decode(WritePng(Gradient(5, 5), PngKind()), Limits()).ok());
+    const auto session = pool->Open();
+    REQUIRE(session->Decode(WritePng(Gradient(5, 5), PngKind()), Limits()).ok());
     CHECK(Children().size() == 1);
   }
   CHECK(Children().empty());
@@ -139,7 +240,8 @@ TEST_CASE("DecodePool: children and descriptors are gone with the pool", "[media
 
 TEST_CASE("DecodePool: a child is confined", "[media][sandbox][hostile]") {
   const auto pool = StartPool();
-  REQUIRE(pool->Decode(WritePng(Gradient(5, 5), PngKind()), Limits()).ok());
+  const auto session = pool->Open();
+  REQUIRE(session->Decode(WritePng(Gradient(5, 5), PngKind()), Limits()).ok());
   const std::string process = "/proc/" + std::to_string(Children().at(0));
   const std::string status = Read(process + "/status"), limits = Read(process + "/limits");
   CHECK(status.find("NoNewPrivs:\t1") != std::string::npos);

@@ -157,7 +157,7 @@ absl::StatusOr<scheduler::Item> Intake::Measure(const std::string& tenant, ChatM
       return Invalid("the frames of a video have one size");
     }
     cost.media_bytes += static_cast<int64_t>(frame.size());
-    cost.pixels += int64_t{width} * height;
+    cost.pixels += media::DecodeCost(probe);
   }
   const bool video = item.kind == scheduler::ItemKind::kVideo;
   const models::ImageProcessor& processor = model_.processor();

@@ -14,7 +14,14 @@
 namespace triptych::services {
 namespace {
 
-constexpr scheduler::Grid kGrid{1, 4, 6};
+constexpr scheduler::Grid kGrid{1, 4, 6};  // of 84 x 56 pixels
+
+models::ModelConfig Config() {
+  models::ModelConfig config;
+  config.preprocessor.min_pixels = 56 * 56;
+  config.preprocessor.max_pixels = 28 * 28 * 1280;
+  return config;
+}
 
 std::string Picture() {
   return triptych::testing::WritePng(triptych::testing::Gradient(84, 56), {});
@@ -23,7 +30,7 @@ std::string Picture() {
 class Preparer {
  public:
   explicit Preparer(media::Limits limits = media::Limits())
-      : preparer_(processor_, nullptr, limits, clock_, 1) {}
+      : preparer_(processor_, nullptr, {.limits = limits}, clock_) {}
 
   absl::StatusOr<engine::EncodeInput> Prepare(std::vector<std::string> pictures) {
     auto answer = std::make_shared<std::promise<absl::StatusOr<engine::EncodeInput>>>();
@@ -39,7 +46,7 @@ class Preparer {
 
  private:
   base::RealClock clock_;
-  models::ImageProcessor processor_{models::ModelConfig()};
+  models::ImageProcessor processor_{Config()};
   MediaPreparer preparer_;
 };
 
@@ -64,12 +71,12 @@ TEST_CASE("MediaPreparer: what is no picture is INVALID_ARGUMENT", "[services][w
 
 TEST_CASE("MediaPreparer: what is queued when it ends is dropped", "[services][worker]") {
   base::RealClock clock;
-  const models::ImageProcessor processor{models::ModelConfig()};
+  const models::ImageProcessor processor{Config()};
   std::promise<void> begun, let_go;
   std::atomic<int> done{0};
   std::thread opener;
   {
-    MediaPreparer preparer(processor, nullptr, media::Limits(), clock, 1);
+    MediaPreparer preparer(processor, nullptr, {}, clock);
     preparer.Prepare({scheduler::ItemKind::kImage, {Picture()}, kGrid}, [&](auto, auto) {
       begun.set_value();
       let_go.get_future().wait();
