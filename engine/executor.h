@@ -13,8 +13,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
+#include "base/grid.h"
 #include "base/memory_ref.h"
 #include "scheduler/plan/step_plan.h"
 
@@ -22,6 +24,9 @@ namespace triptych::engine {
 
 // What a device can hold; the stage scheduler plans inside it.
 struct Capacity {
+  // What peers must share beside the model: storage types and arithmetic; no dots. The last part of
+  // a fingerprint.
+  std::string compute_format;
   int32_t kv_block_tokens = 16;
   int32_t kv_blocks = 0;
   int32_t embedding_slots = 0;  // one visual token each, in whole pages
@@ -32,11 +37,12 @@ struct Capacity {
   int32_t max_position = 0;  // longest sequence in tokens
 };
 
-// Patches of one item, ready for the vision tower: float32 [grid.patches(), 3 * 2 * 14 * 14] for
-// Qwen2.5-VL. Empty for a modelled device.
+// Frames of one item at its grid's size, 8-bit RGB (models/processor Frames). No pixels for a
+// modelled device.
 struct EncodeInput {
-  scheduler::Grid grid;
-  std::vector<float> patches;
+  base::Grid grid;
+  int num_frames = 0;
+  std::vector<uint8_t> pixels;
 };
 
 // Memory of pieces to be sent and of pieces received.
@@ -69,10 +75,11 @@ class Executor {
   // transport may register them once.
   virtual const TransferRegions& transfer_regions() const = 0;
 
-  // Takes the patches that a later EncodeRow of `task` reads; replaces earlier ones of that task.
-  virtual void ProvidePatches(scheduler::TaskId task, EncodeInput input) = 0;
-  // Forgets them; unknown tasks are fine. Steps already submitted keep what they need.
-  virtual void DropPatches(scheduler::TaskId task) = 0;
+  // Takes what a later EncodeRow of `task` reads, once: the step that encodes it uses it up.
+  // Replaces an earlier input of that task.
+  virtual void ProvideInput(scheduler::TaskId task, EncodeInput input) = 0;
+  // Forgets it; unknown tasks are fine. Steps already submitted keep what they need.
+  virtual void DropInput(scheduler::TaskId task) = 0;
 
   // Enqueues a plan; at most two of each lane are in flight.
   virtual void Submit(scheduler::StepPlan plan) = 0;

@@ -114,7 +114,7 @@ absl::StatusOr<base::Image> DecodeSession::Decode(absl::string_view bytes, const
                                                         .limits = limits,
                                                         .eighths = eighths,
                                                         .cpu_time = pool_->options_.cpu_time,
-                        .stall = pool_->options_.stall,
+                                                        .stall = pool_->options_.stall,
                                                         .earlier_pictures = pictures_});
     ++pictures_;
     if (image.ok() || absl::IsInvalidArgument(image.status())) return image;

@@ -6,8 +6,6 @@
 
 #include "base/check.h"
 #include "base/status.h"
-#include "models/config/model_config.h"
-#include "models/weights/checkpoint.h"
 
 namespace triptych::engine {
 
@@ -15,16 +13,24 @@ using scheduler::Lane;
 
 namespace {
 
+using scheduler::Stage;
+
 constexpr int32_t kSlotsPerPage = 64;
 
-int32_t SlotPages(const CpuExecutorOptions& options) {
-  return (options.embedding_slots + kSlotsPerPage - 1) / kSlotsPerPage;
+// The version rises when the same weights give other bits.
+const char* FormatOf(base::DType kv_type) {
+  return kv_type == base::DType::kFloat32 ? "float32-1" : "float32-1-kv-bfloat16";
 }
 
 Capacity MakeCapacity(const CpuExecutorOptions& options, const models::ModelConfig& config) {
-  return {.kv_block_tokens = options.kv_block_tokens,
-          .kv_blocks = options.kv_blocks,
-          .embedding_slots = SlotPages(options) * kSlotsPerPage,
+  const scheduler::Roles& roles = options.roles;
+  const bool has_kv = roles.has(Stage::kPrefill) || roles.has(Stage::kDecode);
+  const bool has_embeddings = roles.has(Stage::kEncode) || roles.has(Stage::kPrefill);
+  const int32_t pages = (options.embedding_slots + kSlotsPerPage - 1) / kSlotsPerPage;
+  return {.compute_format = FormatOf(options.kv_type),
+          .kv_block_tokens = options.kv_block_tokens,
+          .kv_blocks = has_kv ? options.kv_blocks : 0,
+          .embedding_slots = has_embeddings ? pages * kSlotsPerPage : 0,
           .embedding_page_slots = kSlotsPerPage,
           .kv_bytes_per_token = int64_t{2} * config.num_layers * config.num_kv_heads *
                                 config.head_dim * kernels::SizeOf(options.kv_type),
@@ -33,22 +39,34 @@ Capacity MakeCapacity(const CpuExecutorOptions& options, const models::ModelConf
           .max_position = config.max_position_embeddings};
 }
 
+// The models that the roles need, without the pools.
+absl::StatusOr<StepRunner::Parts> LoadModels(const CpuExecutorOptions& options,
+                                             const models::ModelConfig& config,
+                                             const models::WeightSource& weights) {
+  const models::ModelSpec spec = models::SpecOf(config, weights);
+  StepRunner::Parts parts;
+  parts.pool = std::make_unique<kernels::ThreadPool>(options.threads);
+  parts.weights = std::make_unique<models::HostWeightMemory>(parts.pool.get());
+  models::WeightMemory* const memory = parts.weights.get();
+  if (options.roles.has(Stage::kEncode)) {
+    ASSIGN_OR_RETURN(parts.vision, models::VisionTower::Load(weights, config, spec.tower, memory));
+  }
+  if (options.roles.has(Stage::kPrefill) || options.roles.has(Stage::kDecode)) {
+    ASSIGN_OR_RETURN(parts.decoder, models::Decoder::Load(weights, config, spec.decoder, memory));
+  }
+  return parts;
+}
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CpuExecutor>> CpuExecutor::Create(const CpuExecutorOptions& options,
-                                                                 const base::Clock& clock,
-                                                                 ExecutorEvents events) {
+absl::StatusOr<std::unique_ptr<CpuExecutor>> CpuExecutor::Create(
+    const CpuExecutorOptions& options, const models::ModelConfig& config,
+    const models::WeightSource& weights, const base::Clock& clock, ExecutorEvents events) {
   if (options.threads < 1 || options.kv_block_tokens < 1 || options.kv_blocks < 1 ||
       options.embedding_slots < 1) {
     return absl::InvalidArgumentError("CpuExecutor: threads and pool sizes must be at least 1");
   }
-  ASSIGN_OR_RETURN(const models::ModelConfig config, models::LoadModelConfig(options.model_dir));
-  ASSIGN_OR_RETURN(const std::unique_ptr<models::Checkpoint> checkpoint,
-                   models::Checkpoint::Open(options.model_dir));
-  ASSIGN_OR_RETURN(std::unique_ptr<models::VisionTower> vision,
-                   models::VisionTower::Load(*checkpoint, config.vision));
-  ASSIGN_OR_RETURN(std::unique_ptr<models::Decoder> decoder,
-                   models::Decoder::Load(*checkpoint, config));
+  ASSIGN_OR_RETURN(StepRunner::Parts parts, LoadModels(options, config, weights));
   const kernels::KvLayout layout{.block_tokens = options.kv_block_tokens,
                                  .kv_heads = config.num_kv_heads,
                                  .head_dim = config.head_dim,
@@ -58,17 +76,16 @@ absl::StatusOr<std::unique_ptr<CpuExecutor>> CpuExecutor::Create(const CpuExecut
   ASSIGN_OR_RETURN(executor->landing_, HostMemory::Map(options.landing_bytes));
   executor->regions_ = {executor->staging_.ref(), executor->landing_.ref()};
   executor->capacity_ = MakeCapacity(options, config);
-  auto kv = std::make_unique<CpuKvPool>(layout, options.kv_blocks, config.num_layers);
-  auto embeddings = std::make_unique<CpuEmbeddingPool>(SlotPages(options), kSlotsPerPage,
-                                                       static_cast<int>(config.hidden_size));
-  executor->copier_ = std::make_unique<PieceCopier>(*kv, *embeddings, executor->regions_,
-                                                    executor->capacity_.embedding_bytes_per_token);
-  executor->runner_ = std::make_unique<StepRunner>(
-      StepRunner::Parts{.vision = std::move(vision),
-                        .decoder = std::move(decoder),
-                        .pool = std::make_unique<kernels::ThreadPool>(options.threads),
-                        .kv = std::move(kv),
-                        .embeddings = std::move(embeddings)});
+  const Capacity& capacity = executor->capacity_;
+  ASSIGN_OR_RETURN(executor->kv_, PagedPool::OfKv(layout, capacity.kv_blocks, config.num_layers));
+  ASSIGN_OR_RETURN(executor->embeddings_,
+                   PagedPool::OfEmbeddings(capacity.embedding_slots / kSlotsPerPage, kSlotsPerPage,
+                                           config.hidden_size));
+  parts.kv = &executor->kv_;
+  parts.embeddings = &executor->embeddings_;
+  executor->copier_ =
+      std::make_unique<PieceCopier>(executor->kv_, executor->embeddings_, executor->regions_);
+  executor->runner_ = std::make_unique<StepRunner>(std::move(parts));
   executor->compute_thread_ = std::thread([raw = executor.get()] { raw->Compute(); });
   executor->copy_thread_ = std::thread([raw = executor.get()] { raw->Copy(); });
   return executor;
@@ -85,20 +102,21 @@ CpuExecutor::~CpuExecutor() {
   if (copy_thread_.joinable()) copy_thread_.join();
 }
 
-void CpuExecutor::ProvidePatches(scheduler::TaskId task, EncodeInput input) {
-  patches_[task] = std::make_shared<const EncodeInput>(std::move(input));
+void CpuExecutor::ProvideInput(scheduler::TaskId task, EncodeInput input) {
+  inputs_[task] = std::move(input);
 }
 
-void CpuExecutor::DropPatches(scheduler::TaskId task) { patches_.erase(task); }
+void CpuExecutor::DropInput(scheduler::TaskId task) { inputs_.erase(task); }
 
 // ---- computing ----------------------------------------------------------------------------------
 
 void CpuExecutor::Submit(scheduler::StepPlan plan) {
   RunnableStep step{.plan = std::move(plan)};
   for (const scheduler::EncodeRow& encode : step.plan.encodes) {
-    const auto found = patches_.find(encode.task);
-    CHECK_TRUE(found != patches_.end());
-    step.patches.push_back(found->second);
+    const auto found = inputs_.find(encode.task);
+    CHECK_TRUE(found != inputs_.end());
+    step.inputs.push_back(std::move(found->second));
+    inputs_.erase(found);
   }
   base::MutexLock lock(&mutex_);
   const auto index = static_cast<int>(step.plan.lane);
@@ -125,7 +143,9 @@ CpuExecutor::Running* CpuExecutor::Next(Lane* lane) {
 bool CpuExecutor::RunPart(Running* running, scheduler::StepResult* result) {
   const scheduler::StepPlan& plan = running->step.plan;
   if (plan.lane == Lane::kEncode) {
-    runner_->Encode(plan.encodes[running->items_done], *running->step.patches[running->items_done]);
+    EncodeInput& input = running->step.inputs[running->items_done];
+    runner_->Encode(plan.encodes[running->items_done], input);
+    input = {};  // of no use any more
     if (++running->items_done < plan.encodes.size()) return false;
     *result = {.id = plan.id, .lane = plan.lane};
   } else {

@@ -20,11 +20,17 @@
 #include "engine/cpu/step_runner.h"
 #include "engine/executor.h"
 #include "engine/memory/host_memory.h"
+#include "engine/memory/paged_pool.h"
+#include "models/config/model_config.h"
+#include "models/weights/weight_source.h"
+#include "scheduler/plan/worker_messages.h"
 
 namespace triptych::engine {
 
 struct CpuExecutorOptions {
-  std::string model_dir;
+  // Decide which models are loaded and which pools there are: no KV without prefill or decode, no
+  // embeddings without encode or prefill.
+  scheduler::Roles roles{(1 << scheduler::kNumStages) - 1};
   int threads = 2;  // of computing, the engine's own included
   int32_t kv_block_tokens = 16;
   int32_t kv_blocks = 4096;
@@ -37,10 +43,12 @@ struct CpuExecutorOptions {
 
 class CpuExecutor final : public Executor {
  public:
-  // Loads the model (seconds for a large one) and starts the threads. `clock` outlives the
-  // executor. Errors as the loaders'; INVALID_ARGUMENT for sizes below 1, RESOURCE_EXHAUSTED when
-  // the regions cannot be had.
+  // Loads the model (seconds for a large one) and starts the threads. `weights` may be closed
+  // afterwards; `clock` outlives the executor. Errors as the loaders'; INVALID_ARGUMENT for sizes
+  // below 1, RESOURCE_EXHAUSTED when the regions cannot be had.
   static absl::StatusOr<std::unique_ptr<CpuExecutor>> Create(const CpuExecutorOptions& options,
+                                                             const models::ModelConfig& config,
+                                                             const models::WeightSource& weights,
                                                              const base::Clock& clock,
                                                              ExecutorEvents events);
   // Runs what was submitted, then stops.
@@ -48,8 +56,8 @@ class CpuExecutor final : public Executor {
 
   const Capacity& capacity() const override { return capacity_; }
   const TransferRegions& transfer_regions() const override { return regions_; }
-  void ProvidePatches(scheduler::TaskId task, EncodeInput input) override;
-  void DropPatches(scheduler::TaskId task) override;
+  void ProvideInput(scheduler::TaskId task, EncodeInput input) override;
+  void DropInput(scheduler::TaskId task) override;
   void Submit(scheduler::StepPlan plan) override;
   void Import(scheduler::ImportSpec spec) override;
   void Export(scheduler::ExportSpec spec) override;
@@ -85,12 +93,11 @@ class CpuExecutor final : public Executor {
 
   Capacity capacity_;
   HostMemory staging_, landing_;
+  PagedPool kv_, embeddings_;
   TransferRegions regions_;
   const base::Clock& clock_;
   const ExecutorEvents events_;
-  // Owner thread only. Plans carry shared references: a step keeps its patches (shared with
-  // DropPatches) until it has run.
-  absl::flat_hash_map<scheduler::TaskId, std::shared_ptr<const EncodeInput>> patches_;
+  absl::flat_hash_map<scheduler::TaskId, EncodeInput> inputs_;  // owner thread only
   base::Mutex mutex_;
   base::CondVar changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

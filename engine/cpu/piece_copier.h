@@ -8,21 +8,17 @@
 
 #include "absl/types/span.h"
 #include "engine/executor.h"
-#include "engine/memory/cpu_pools.h"
+#include "engine/memory/paged_pool.h"
 #include "kernels/page_copy.h"
 
 namespace triptych::engine {
 
 class PieceCopier {
  public:
-  // Borrows the pools. A spec that names memory outside of them is a CHECK: the planner is ours,
+  // Borrows all three. A spec that names memory outside of them is a CHECK: the planner is ours,
   // and bytes from peers were checked before they got here.
-  PieceCopier(CpuKvPool& kv, CpuEmbeddingPool& embeddings, const TransferRegions& regions,
-              int64_t embedding_bytes_per_token)
-      : kv_(kv),
-        embeddings_(embeddings),
-        regions_(regions),
-        token_bytes_(embedding_bytes_per_token) {}
+  PieceCopier(const PagedPool& kv, const PagedPool& embeddings, const TransferRegions& regions)
+      : kv_(kv), embeddings_(embeddings), regions_(regions) {}
 
   void Import(const scheduler::ImportSpec& spec);
   scheduler::ExportResult Export(const scheduler::ExportSpec& spec);
@@ -33,10 +29,9 @@ class PieceCopier {
                                    const std::vector<scheduler::BlockId>& pages,
                                    absl::Span<uint8_t> buffer) const;
 
-  CpuKvPool& kv_;
-  CpuEmbeddingPool& embeddings_;
+  const PagedPool& kv_;
+  const PagedPool& embeddings_;
   const TransferRegions& regions_;
-  const int64_t token_bytes_;  // of an embedding
 };
 
 }  // namespace triptych::engine

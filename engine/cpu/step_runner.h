@@ -1,17 +1,25 @@
 #pragma once
 
-// Runs the rows of one plan, or one item's encode, on the calling thread and its pool. It owns the
-// model and the physical pools; it knows no queue and no clock. One thread.
+// Runs the steps of both lanes on the CPU, on the calling thread and its pool. It owns the models
+// and borrows the physical pools; it knows no queue and no clock. One thread.
 
-#include <deque>
+#include <cstddef>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "engine/executor.h"
-#include "engine/memory/cpu_pools.h"
+#include "engine/memory/host_memory.h"
+#include "engine/memory/paged_pool.h"
+#include "engine/step_batch.h"
+#include "kernels/attention_plan.h"
+#include "kernels/stream.h"
 #include "kernels/thread_pool.h"
+#include "kernels/workspace.h"
 #include "models/decoder/decoder.h"
+#include "models/layers/weight_memory.h"
 #include "models/vision/vision_tower.h"
 #include "scheduler/plan/step_plan.h"
 
@@ -20,21 +28,22 @@ namespace triptych::engine {
 // A plan with what its ids stand for, looked up by the thread that owns the tables.
 struct RunnableStep {
   scheduler::StepPlan plan;
-  // One for each encode; shared with the table of provided patches, which may drop them earlier.
-  std::vector<std::shared_ptr<const EncodeInput>> patches;
+  std::vector<EncodeInput> inputs;  // one for each encode
 };
 
 class StepRunner {
  public:
+  // Tower or decoder are null where no role needs them; a plan that does is a CHECK.
   struct Parts {
+    std::unique_ptr<models::WeightMemory> weights;  // of both models
     std::unique_ptr<models::VisionTower> vision;
     std::unique_ptr<models::Decoder> decoder;
     std::unique_ptr<kernels::ThreadPool> pool;
-    std::unique_ptr<CpuKvPool> kv;
-    std::unique_ptr<CpuEmbeddingPool> embeddings;
+    const PagedPool* kv = nullptr;  // both outlive the runner; other threads copy from and to them
+    const PagedPool* embeddings = nullptr;
   };
 
-  explicit StepRunner(Parts parts) : parts_(std::move(parts)), stream_{.pool = parts_.pool.get()} {}
+  explicit StepRunner(Parts parts) : parts_(std::move(parts)) {}
 
   // A step of the language lane; the result without its time. A plan that names memory outside the
   // pools, or a step that it may not follow, is a CHECK: the planner is ours.
@@ -42,19 +51,23 @@ class StepRunner {
   void Encode(const scheduler::EncodeRow& row, const EncodeInput& input);
 
  private:
-  int32_t TokenOf(const scheduler::SampledBy& source) const;
-  // `logits` [rows that sample, vocab_size].
-  std::vector<scheduler::RowResult> Sample(const scheduler::StepPlan& plan,
-                                           const std::vector<float>& logits);
+  // Logits and errors of the rows, to logits_ and errors_. The arrays lie in block_.
+  StepArrays Forward(const scheduler::StepPlan& plan);
+  // A stream whose workspace has room for `bytes`; what an earlier one had in it is gone.
+  kernels::Stream StreamWith(int64_t bytes);
 
   Parts parts_;
-  const kernels::Stream stream_;
-  // What recent steps sampled (a token a row, -1 where none), for rows that follow them.
-  struct Sampled {
-    scheduler::StepId step;
-    std::vector<int32_t> tokens;
-  };
-  std::deque<Sampled> recent_;
+  HostMemory scratch_;
+  std::unique_ptr<kernels::Workspace> workspace_;
+  std::vector<std::byte> block_;
+  kernels::AttentionPlan attention_;
+  // Stage schedulers put at most 64 rows into a step.
+  static constexpr int32_t kMostSampled = 4096;
+  SampledRing ring_{kMostSampled};
+  std::vector<int32_t> sampled_ = std::vector<int32_t>(SampledRing::kSteps * kMostSampled, -1);
+  std::vector<int32_t> errors_;  // by row of the plan
+  std::vector<float> logits_;    // [sampled rows, vocab_size], in the plan's order
+  std::vector<kernels::SampleResult> drawn_;
 };
 
 }  // namespace triptych::engine

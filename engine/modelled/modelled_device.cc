@@ -61,14 +61,14 @@ void ModelledDevice::Run() {
   }
 }
 
-void ModelledDevice::ProvidePatches(scheduler::TaskId task, EncodeInput input) {
+void ModelledDevice::ProvideInput(scheduler::TaskId task, EncodeInput input) {
   base::MutexLock lock(&mutex_);
-  executor_.ProvidePatches(task, std::move(input));
+  executor_.ProvideInput(task, std::move(input));
 }
 
-void ModelledDevice::DropPatches(scheduler::TaskId task) {
+void ModelledDevice::DropInput(scheduler::TaskId task) {
   base::MutexLock lock(&mutex_);
-  executor_.DropPatches(task);
+  executor_.DropInput(task);
 }
 
 void ModelledDevice::Submit(scheduler::StepPlan plan) {

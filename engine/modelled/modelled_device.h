@@ -23,8 +23,8 @@ class ModelledDevice final : public Executor {
 
   const Capacity& capacity() const override { return capacity_; }
   const TransferRegions& transfer_regions() const override { return regions_; }
-  void ProvidePatches(scheduler::TaskId task, EncodeInput input) override;
-  void DropPatches(scheduler::TaskId task) override;
+  void ProvideInput(scheduler::TaskId task, EncodeInput input) override;
+  void DropInput(scheduler::TaskId task) override;
   void Submit(scheduler::StepPlan plan) override;
   void Import(scheduler::ImportSpec spec) override;
   void Export(scheduler::ExportSpec spec) override;

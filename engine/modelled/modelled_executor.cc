@@ -29,14 +29,13 @@ ModelledExecutor::ModelledExecutor(ModelledConfig config, const base::Clock& clo
   regions_ = {staging_.ref(), landing_.ref()};
 }
 
-void ModelledExecutor::ProvidePatches(TaskId task, EncodeInput input) {
-  const uint64_t digest =
-      base::Checksum64(input.patches.data(), input.patches.size() * sizeof(float),
-                       static_cast<uint64_t>(input.grid.patches()));
+void ModelledExecutor::ProvideInput(TaskId task, EncodeInput input) {
+  const uint64_t digest = base::Checksum64(input.pixels.data(), input.pixels.size(),
+                                           static_cast<uint64_t>(input.grid.patches()));
   digests_[task] = digest;
 }
 
-void ModelledExecutor::DropPatches(TaskId task) { digests_.erase(task); }
+void ModelledExecutor::DropInput(TaskId task) { digests_.erase(task); }
 
 void ModelledExecutor::Submit(scheduler::StepPlan plan) {
   AdvanceTo(std::min(clock_.Now(), NextEvent()));

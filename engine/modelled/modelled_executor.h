@@ -37,8 +37,8 @@ class ModelledExecutor final : public Executor {
 
   const Capacity& capacity() const override { return config_.capacity; }
   const TransferRegions& transfer_regions() const override { return regions_; }
-  void ProvidePatches(scheduler::TaskId task, EncodeInput input) override;
-  void DropPatches(scheduler::TaskId task) override;
+  void ProvideInput(scheduler::TaskId task, EncodeInput input) override;
+  void DropInput(scheduler::TaskId task) override;
   // CHECKs that at most two of its lane are in flight, and that every id in a plan exists when it
   // runs.
   void Submit(scheduler::StepPlan plan) override;

@@ -1,78 +1,59 @@
 #include "models/layers/load_layers.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 
 namespace triptych::models {
 namespace {
 
-absl::StatusOr<kernels::DType> KernelType(const std::string& name, const TensorView& tensor) {
-  if (tensor.dtype == TensorType::kBFloat16) return kernels::DType::kBFloat16;
-  if (tensor.dtype == TensorType::kFloat32) return kernels::DType::kFloat32;
-  return absl::InvalidArgumentError(
-      absl::StrCat(name, ": weights of type ", NameOf(tensor.dtype), " are not supported"));
-}
-
-PackedLinear Pack(absl::Span<const kernels::LinearSource> sources, int64_t inputs,
-                  kernels::DType type) {
-  PackedLinear packed{.inputs = inputs, .type = type};
-  for (const kernels::LinearSource& source : sources) packed.outputs += source.outputs;
-  packed.panels.resize(kernels::PanelBytes(packed.outputs, inputs, type));
-  kernels::PackPanels(sources, inputs, type, absl::MakeSpan(packed.panels), nullptr);
-  return packed;
+template <typename T>
+absl::StatusOr<T> Named(absl::StatusOr<T> placed, const std::string& name) {
+  if (placed.ok()) return placed;
+  return absl::Status(placed.status().code(), absl::StrCat(name, ": ", placed.status().message()));
 }
 
 }  // namespace
 
-kernels::LinearWeights PackedLinear::weights() const {
-  return {.inputs = inputs,
-          .outputs = outputs,
-          .type = type,
-          .matrix = {const_cast<uint8_t*>(panels.data()), static_cast<int64_t>(panels.size())},
-          .bias = bias.empty() ? nullptr : bias.data()};
-}
-
-absl::StatusOr<PackedLinear> LoadLinear(const Checkpoint& checkpoint,
-                                        absl::Span<const LayerPart> parts, int64_t inputs,
-                                        HasBias has_bias) {
-  std::vector<TensorView> tensors;
-  std::vector<kernels::LinearSource> sources;
-  std::vector<float> bias;
-  kernels::DType type = kernels::DType::kFloat32;
+absl::StatusOr<kernels::LinearWeights> LayerLoader::Linear(absl::Span<const LayerPart> parts,
+                                                           const LayerShape& shape) const {
+  models::Matrix matrix{
+      .inputs = shape.inputs,
+      .padded_inputs = shape.padded_inputs == 0 ? shape.inputs : shape.padded_inputs};
   for (const LayerPart& part : parts) {
-    const std::string name = part.name + ".weight";
-    ASSIGN_OR_RETURN(TensorView tensor, checkpoint.Get(name, {part.outputs, inputs}));
-    ASSIGN_OR_RETURN(const kernels::DType part_type, KernelType(name, tensor));
-    if (!sources.empty() && part_type != type) {
-      return absl::InvalidArgumentError(absl::StrCat(name, ": type differs from its neighbours'"));
-    }
-    type = part_type;
-    sources.push_back({tensor.bytes, part.outputs});
-    if (has_bias == HasBias::kYes) {
-      ASSIGN_OR_RETURN(std::vector<float> values,
-                       LoadFloats(checkpoint, part.name + ".bias", {part.outputs}));
-      bias.insert(bias.end(), values.begin(), values.end());
-    }
+    MatrixPart& to = matrix.parts.emplace_back();
+    to.outputs = part.outputs;
+    to.padded_outputs = part.padded_outputs == 0 ? part.outputs : part.padded_outputs;
+    ASSIGN_OR_RETURN(to.weight, weights_.Get(part.name + ".weight", {part.outputs, shape.inputs}));
+    if (shape.has_bias == HasBias::kNo) continue;
+    ASSIGN_OR_RETURN(to.bias, weights_.Get(part.name + ".bias", {part.outputs}));
   }
-  PackedLinear packed = Pack(sources, inputs, type);
-  packed.bias = std::move(bias);
-  return packed;
+  return Named(memory_.PlaceMatrix(matrix), parts[0].name);
 }
 
-absl::StatusOr<PackedLinear> LoadMatrix(const Checkpoint& checkpoint, const std::string& name,
-                                        absl::Span<const int64_t> shape) {
-  ASSIGN_OR_RETURN(TensorView tensor, checkpoint.Get(name, shape));
-  ASSIGN_OR_RETURN(const kernels::DType type, KernelType(name, tensor));
-  const int64_t inputs = tensor.num_elements() / shape[0];
-  return Pack({{tensor.bytes, shape[0]}}, inputs, type);
+absl::StatusOr<kernels::LinearWeights> LayerLoader::Matrix(const std::string& name,
+                                                           absl::Span<const int64_t> shape) const {
+  models::Matrix matrix;
+  MatrixPart& part = matrix.parts.emplace_back();
+  part.outputs = part.padded_outputs = shape[0];
+  ASSIGN_OR_RETURN(part.weight, weights_.Get(name, shape));
+  matrix.inputs = matrix.padded_inputs = part.weight.num_elements() / shape[0];
+  return Named(memory_.PlaceMatrix(matrix), name);
 }
 
-absl::StatusOr<std::vector<float>> LoadFloats(const Checkpoint& checkpoint, const std::string& name,
-                                              absl::Span<const int64_t> shape) {
-  ASSIGN_OR_RETURN(TensorView tensor, checkpoint.Get(name, shape));
-  ASSIGN_OR_RETURN(const kernels::DType type, KernelType(name, tensor));
-  static_cast<void>(type);
-  return ToFloats(tensor);
+absl::StatusOr<const void*> LayerLoader::Vector(const std::string& name, int64_t size) const {
+  ASSIGN_OR_RETURN(const TensorView tensor, weights_.Get(name, {size}));
+  return Named(memory_.PlaceVector(tensor), name);
+}
+
+absl::StatusOr<PlacedTable> LayerLoader::Table(const std::string& name, int64_t rows, int64_t width,
+                                               kernels::LinearWeights* tied) const {
+  ASSIGN_OR_RETURN(const TensorView tensor, weights_.Get(name, {rows, width}));
+  ASSIGN_OR_RETURN(const PlacedTable table, Named(memory_.PlaceTable(tensor), name));
+  if (tied == nullptr) return table;
+  ASSIGN_OR_RETURN(*tied, Named(memory_.PlaceTied(tensor, table), name));
+  return table;
 }
 
 }  // namespace triptych::models

@@ -1,185 +1,241 @@
 #include "models/vision/vision_tower.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status.h"
-#include "kernels/activation.h"
-#include "kernels/rope_append_angle.h"
+#include "kernels/move_rows.h"
+#include "kernels/rms_norm.h"
 #include "kernels/rotate.h"
 #include "kernels/segment_attention.h"
-#include "models/layers/load_layers.h"
-#include "models/layers/row_ops.h"
+#include "kernels/workspace.h"
 
 namespace triptych::models {
 namespace {
 
-constexpr float kEpsilon = 1e-6f;
-constexpr float kTheta = 10000.0f;
+kernels::PixelTable PixelsOf(const PreprocessorConfig& preprocessor) {
+  float mean[3], deviation[3];
+  std::copy(preprocessor.mean.begin(), preprocessor.mean.end(), mean);
+  std::copy(preprocessor.std.begin(), preprocessor.std.end(), deviation);
+  return kernels::MakePixelTable(mean, deviation);
+}
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<VisionTower>> VisionTower::Load(const Checkpoint& checkpoint,
-                                                               const VisionConfig& config) {
-  std::unique_ptr<VisionTower> tower(new VisionTower(config));
-  ASSIGN_OR_RETURN(tower->patch_embedding_,
-                   LoadMatrix(checkpoint, "visual.patch_embed.proj.weight",
-                              {config.hidden_size, config.in_channels, config.temporal_patch_size,
-                               config.patch_size, config.patch_size}));
-  for (int i = 0; i < config.depth; ++i) RETURN_IF_ERROR(tower->LoadBlock(checkpoint, i));
-  const int64_t merged = int64_t{config.hidden_size} * config.merge_size * config.merge_size;
+// What one step of the tower needs is dead in the next, so that buffers serve twice: patches lie
+// where gate_up's result will, embedded patches and merged units where attention's will.
+struct VisionTower::Activations {
+  void* x = nullptr;          // [patches, hidden]
+  void* qkv = nullptr;        // [patches, 3 hidden]
+  void* attention = nullptr;  // [patches, hidden]
+  void* inner = nullptr;      // [patches, max(inner, patch_elements)]
+};
+
+VisionTower::VisionTower(const ModelConfig& config, const TowerSpec& spec, base::DType dtype)
+    : config_(config.vision), spec_(spec), dtype_(dtype), pixels_(PixelsOf(config.preprocessor)) {}
+
+absl::StatusOr<std::unique_ptr<VisionTower>> VisionTower::Load(const WeightSource& weights,
+                                                               const ModelConfig& model,
+                                                               const TowerSpec& spec,
+                                                               WeightMemory* memory) {
+  const VisionConfig& config = model.vision;
+  std::unique_ptr<VisionTower> tower(new VisionTower(model, spec, memory->dtype()));
+  const LayerLoader loader(weights, memory);
+  ASSIGN_OR_RETURN(tower->patch_embedding_, loader.Matrix(spec.prefix + "patch_embed.proj.weight",
+                                                          {config.hidden_size, config.in_channels,
+                                                           config.temporal_patch_size,
+                                                           config.patch_size, config.patch_size}));
+  for (int i = 0; i < config.depth; ++i) RETURN_IF_ERROR(tower->LoadBlock(loader, i));
+  const int64_t merged = config.hidden_size * tower->unit_patches();
+  const LayerShape shape{.inputs = merged, .has_bias = spec.merger_bias};
   ASSIGN_OR_RETURN(tower->merger_norm_,
-                   LoadFloats(checkpoint, "visual.merger.ln_q.weight", {config.hidden_size}));
-  ASSIGN_OR_RETURN(tower->merger_first_, LoadLinear(checkpoint, {{"visual.merger.mlp.0", merged}},
-                                                    merged, HasBias::kYes));
+                   loader.Vector(spec.prefix + "merger.ln_q.weight", config.hidden_size));
+  ASSIGN_OR_RETURN(tower->merger_first_,
+                   loader.Linear({{spec.prefix + "merger.mlp.0", merged}}, shape));
   ASSIGN_OR_RETURN(tower->merger_second_,
-                   LoadLinear(checkpoint, {{"visual.merger.mlp.2", config.out_hidden_size}}, merged,
-                              HasBias::kYes));
+                   loader.Linear({{spec.prefix + "merger.mlp.2", config.out_hidden_size}}, shape));
   return tower;
 }
 
-absl::Status VisionTower::LoadBlock(const Checkpoint& checkpoint, int index) {
-  const std::string prefix = absl::StrCat("visual.blocks.", index, ".");
+absl::Status VisionTower::LoadBlock(const LayerLoader& loader, int index) {
+  const std::string prefix = absl::StrCat(spec_.prefix, "blocks.", index, ".");
   const int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
+  const int64_t padded = loader.Padded(inner);
   Block block;
-  ASSIGN_OR_RETURN(block.norm1, LoadFloats(checkpoint, prefix + "norm1.weight", {hidden}));
-  ASSIGN_OR_RETURN(block.norm2, LoadFloats(checkpoint, prefix + "norm2.weight", {hidden}));
-  ASSIGN_OR_RETURN(block.qkv, LoadLinear(checkpoint, {{prefix + "attn.qkv", 3 * hidden}}, hidden,
-                                         HasBias::kYes));
+  ASSIGN_OR_RETURN(block.norm1, loader.Vector(prefix + "norm1.weight", hidden));
+  ASSIGN_OR_RETURN(block.norm2, loader.Vector(prefix + "norm2.weight", hidden));
+  ASSIGN_OR_RETURN(block.qkv, loader.Linear({{prefix + "attn.qkv", 3 * hidden}},
+                                            {.inputs = hidden, .has_bias = spec_.qkv_bias}));
   ASSIGN_OR_RETURN(block.projection,
-                   LoadLinear(checkpoint, {{prefix + "attn.proj", hidden}}, hidden, HasBias::kYes));
+                   loader.Linear({{prefix + "attn.proj", hidden}},
+                                 {.inputs = hidden, .has_bias = spec_.output_bias}));
+  ASSIGN_OR_RETURN(block.gate_up, loader.Linear({{prefix + "mlp.gate_proj", inner, padded},
+                                                 {prefix + "mlp.up_proj", inner, padded}},
+                                                {.inputs = hidden, .has_bias = spec_.mlp_bias}));
   ASSIGN_OR_RETURN(
-      block.gate_up,
-      LoadLinear(checkpoint, {{prefix + "mlp.gate_proj", inner}, {prefix + "mlp.up_proj", inner}},
-                 hidden, HasBias::kYes));
-  ASSIGN_OR_RETURN(block.down, LoadLinear(checkpoint, {{prefix + "mlp.down_proj", hidden}}, inner,
-                                          HasBias::kYes));
-  blocks_.push_back(std::move(block));
+      block.down,
+      loader.Linear({{prefix + "mlp.down_proj", hidden}},
+                    {.inputs = inner, .padded_inputs = padded, .has_bias = spec_.mlp_bias}));
+  blocks_.push_back(block);
   return absl::OkStatus();
 }
 
-absl::Status VisionTower::Encode(const float* patches, absl::Span<const base::Grid> grids,
-                                 float* out, const kernels::Stream& stream) {
-  for (const base::Grid& grid : grids) {
-    if (grid.t < 1 || grid.h < 1 || grid.w < 1 || grid.h % config_.merge_size != 0 ||
-        grid.w % config_.merge_size != 0) {
-      return absl::InvalidArgumentError(absl::StrCat("grid ", grid.t, " x ", grid.h, " x ", grid.w,
-                                                     " is empty or no multiple of ",
-                                                     config_.merge_size));
-    }
+absl::Status VisionTower::Embed(absl::Span<const VisionFrames> items, const VisionBatch& batch,
+                                const Activations& at, const kernels::Stream& stream) const {
+  int64_t first = 0;
+  for (const VisionFrames& item : items) {
+    auto* out =
+        static_cast<uint8_t*>(at.inner) + first * config_.patch_elements() * base::SizeOf(dtype_);
+    RETURN_IF_ERROR(kernels::Patchify({.frames = item.frames,
+                                       .num_frames = item.num_frames,
+                                       .grid = item.grid,
+                                       .patch_size = config_.patch_size,
+                                       .temporal_patch_size = config_.temporal_patch_size,
+                                       .merge_size = config_.merge_size,
+                                       .out = out,
+                                       .table = &pixels_,
+                                       .dtype = dtype_},
+                                      stream));
+    first += item.grid.patches();
   }
-  for (const base::Grid& grid : grids) {
-    EncodeItem(patches, grid, out, stream);
-    patches += grid.patches() * config_.patch_elements();
-    out += TokensOf(grid) * config_.out_hidden_size;
+  if (first != batch.sizes.patches) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("frames of ", first, " patches, a batch of ", batch.sizes.patches));
   }
-  return absl::OkStatus();
+  RETURN_IF_ERROR(kernels::Linear(
+      patch_embedding_,
+      {.x = at.inner, .rows = first, .y = at.attention, .dtype = dtype_, .y_dtype = dtype_},
+      stream));
+  return kernels::GatherRows({.x = at.attention,
+                              .out = at.x,
+                              .indices = batch.device.unit_at,
+                              .rows = batch.sizes.units,
+                              .indexed_rows = batch.sizes.units,
+                              .width = config_.hidden_size * unit_patches(),
+                              .dtype = dtype_},
+                             stream);
 }
 
-void VisionTower::EncodeItem(const float* patches, const base::Grid& grid, float* out,
-                             const kernels::Stream& stream) {
-  const WindowOrder order = OrderByWindow(grid, config_);
-  const int64_t hidden = config_.hidden_size;
-  const int64_t unit_floats = hidden * config_.merge_size * config_.merge_size;
-  num_patches_ = grid.patches();
-  x_.resize(num_patches_ * hidden);
-  normed_.resize(num_patches_ * hidden);
-  qkv_.resize(num_patches_ * 3 * hidden);
-  attention_.resize(num_patches_ * hidden);
-  gate_up_.resize(num_patches_ * 2 * config_.intermediate_size);
-  inner_.resize(num_patches_ * config_.intermediate_size);
-  PrepareRotation(order);
-  Apply(patch_embedding_, {.x = patches, .rows = num_patches_, .y = normed_.data()}, stream);
-  for (size_t i = 0; i < order.unit_at.size(); ++i) {
-    std::memcpy(&x_[i * unit_floats], &normed_[order.unit_at[i] * unit_floats],
-                unit_floats * sizeof(float));
-  }
-  for (int i = 0; i < config_.depth; ++i) RunBlock(i, order, stream);
-  Merge(order, out, stream);
-}
-
-void VisionTower::PrepareRotation(const WindowOrder& order) {
-  // Half of a head's frequencies turn with the row, half with the column.
-  const int half = config_.head_dim() / 2, quarter = half / 2;
-  const int32_t side = 1 + std::max(*std::max_element(order.rows.begin(), order.rows.end()),
-                                    *std::max_element(order.columns.begin(), order.columns.end()));
-  std::vector<float> cosines(side * quarter), sines(side * quarter);
-  for (int i = 0; i < quarter; ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(half);
-    const float frequency =
-        1.0f / static_cast<float>(std::pow(double{kTheta}, static_cast<double>(exponent)));
-    for (int32_t position = 0; position < side; ++position) {
-      const auto turn = kernels::RopeSineCosine(static_cast<float>(position) * frequency);
-      cosines[position * quarter + i] = turn.cosine;
-      sines[position * quarter + i] = turn.sine;
-    }
-  }
-  cosine_.resize(num_patches_ * half);
-  sine_.resize(num_patches_ * half);
-  for (int64_t patch = 0; patch < num_patches_; ++patch) {
-    const int32_t row = order.rows[patch] * quarter, column = order.columns[patch] * quarter;
-    for (int i = 0; i < quarter; ++i) {
-      cosine_[patch * half + i] = cosines[row + i];
-      sine_[patch * half + i] = sines[row + i];
-      cosine_[patch * half + quarter + i] = cosines[column + i];
-      sine_[patch * half + quarter + i] = sines[column + i];
-    }
-  }
-}
-
-void VisionTower::RotateQueriesAndKeys(const kernels::Stream& stream) {
-  CHECK_OK(kernels::Rotate({.x = qkv_.data(),
-                            .x_stride = int64_t{3} * config_.hidden_size,
-                            .tokens = num_patches_,
-                            .heads = 2 * config_.num_heads,
-                            .head_dim = config_.head_dim(),
-                            .cosines = cosine_.data(),
-                            .sines = sine_.data()},
-                           stream));
-}
-
-void VisionTower::RunBlock(int index, const WindowOrder& order, const kernels::Stream& stream) {
+absl::Status VisionTower::RunBlock(const VisionBatch& batch, int index, const Activations& at,
+                                   const kernels::Stream& stream) const {
   const Block& block = blocks_[index];
   const std::vector<int>& full = config_.fullatt_block_indexes;
   const bool whole_frames = std::find(full.begin(), full.end(), index) != full.end();
-  const int64_t rows = num_patches_;
-  NormRows(x_.data(), block.norm1, kEpsilon, rows, normed_.data(), stream);
-  Apply(block.qkv, {.x = normed_.data(), .rows = rows, .y = qkv_.data()}, stream);
-  RotateQueriesAndKeys(stream);
-  CHECK_OK(kernels::SegmentAttention(
-      {.qkv = qkv_.data(),
-       .out = attention_.data(),
+  const int64_t segments = whole_frames ? batch.sizes.frames : batch.sizes.windows;
+  const int32_t* offsets = whole_frames ? batch.host.frame_offsets : batch.host.window_offsets;
+  const auto product = [&](const kernels::LinearWeights& weights, kernels::LinearArgs args) {
+    args.rows = batch.sizes.patches;
+    args.norm_eps = spec_.norm_eps;
+    args.dtype = args.y_dtype = dtype_;
+    return kernels::Linear(weights, args, stream);
+  };
+  RETURN_IF_ERROR(product(block.qkv, {.x = at.x, .y = at.qkv, .norm = block.norm1}));
+  RETURN_IF_ERROR(kernels::Rotate({.x = at.qkv,
+                                   .x_stride = int64_t{3} * config_.hidden_size,
+                                   .tokens = batch.sizes.patches,
+                                   .heads = 2 * config_.num_heads,
+                                   .head_dim = config_.head_dim(),
+                                   .cosines = batch.device.cosines,
+                                   .sines = batch.device.sines,
+                                   .dtype = dtype_},
+                                  stream));
+  RETURN_IF_ERROR(kernels::SegmentAttention(
+      {.qkv = at.qkv,
+       .out = at.attention,
        .heads = config_.num_heads,
        .head_dim = config_.head_dim(),
-       .offsets = whole_frames ? order.frame_offsets : order.window_offsets},
+       .offsets = absl::MakeConstSpan(offsets, static_cast<size_t>(segments) + 1),
+       .device_offsets = whole_frames ? batch.device.frame_offsets : batch.device.window_offsets,
+       .dtype = dtype_},
       stream));
-  Apply(block.projection,
-        {.x = attention_.data(), .rows = rows, .y = x_.data(), .residual = x_.data()}, stream);
-  NormRows(x_.data(), block.norm2, kEpsilon, rows, normed_.data(), stream);
-  Apply(block.gate_up, {.x = normed_.data(), .rows = rows, .y = gate_up_.data()}, stream);
-  CHECK_OK(kernels::SwiGlu({.gate_up = gate_up_.data(),
-                            .out = inner_.data(),
-                            .rows = rows,
-                            .n = config_.intermediate_size},
-                           stream));
-  Apply(block.down, {.x = inner_.data(), .rows = rows, .y = x_.data(), .residual = x_.data()},
-        stream);
+  RETURN_IF_ERROR(product(block.projection, {.x = at.attention, .y = at.x, .residual = at.x}));
+  RETURN_IF_ERROR(product(block.gate_up, {.x = at.x,
+                                          .y = at.inner,
+                                          .norm = block.norm2,
+                                          .activation = kernels::LinearActivation::kSwiGlu}));
+  return product(block.down, {.x = at.inner, .y = at.x, .residual = at.x});
 }
 
-void VisionTower::Merge(const WindowOrder& order, float* out, const kernels::Stream& stream) {
-  const auto units = static_cast<int64_t>(order.unit_at.size());
-  const int64_t width = config_.out_hidden_size;
-  NormRows(x_.data(), merger_norm_, kEpsilon, num_patches_, normed_.data(), stream);
-  Apply(merger_first_, {.x = normed_.data(), .rows = units, .y = attention_.data()}, stream);
-  CHECK_OK(kernels::Gelu({.x = attention_.data(), .count = units * merger_first_.outputs}, stream));
-  std::vector<float> merged(units * width);
-  Apply(merger_second_, {.x = attention_.data(), .rows = units, .y = merged.data()}, stream);
-  for (int64_t i = 0; i < units; ++i) {
-    std::memcpy(out + order.unit_at[i] * width, &merged[i * width], width * sizeof(float));
+absl::Status VisionTower::Merge(const VisionBatch& batch, const Activations& at,
+                                const VisionOutput& out, const kernels::Stream& stream) const {
+  const int64_t units = batch.sizes.units;
+  RETURN_IF_ERROR(kernels::RmsNorm({.x = at.x,
+                                    .weight = merger_norm_,
+                                    .out = at.attention,
+                                    .rows = batch.sizes.patches,
+                                    .hidden = config_.hidden_size,
+                                    .eps = spec_.norm_eps,
+                                    .dtype = dtype_},
+                                   stream));
+  RETURN_IF_ERROR(kernels::Linear(merger_first_,
+                                  {.x = at.attention,
+                                   .rows = units,
+                                   .y = at.qkv,
+                                   .activation = kernels::LinearActivation::kGelu,
+                                   .dtype = dtype_,
+                                   .y_dtype = dtype_},
+                                  stream));
+  const kernels::WorkspaceScope scope(stream.workspace);
+  void* const merged =
+      stream.workspace->Take(units * config_.out_hidden_size * base::SizeOf(dtype_));
+  RETURN_IF_ERROR(kernels::Linear(
+      merger_second_, {.x = at.qkv, .rows = units, .y = merged, .dtype = dtype_, .y_dtype = dtype_},
+      stream));
+  return kernels::ScatterRows({.x = merged,
+                               .out = out.data,
+                               .indices = batch.device.slot_at,
+                               .rows = units,
+                               .indexed_rows = out.slots,
+                               .width = config_.out_hidden_size,
+                               .dtype = dtype_},
+                              stream);
+}
+
+absl::Status VisionTower::Encode(absl::Span<const VisionFrames> items, const VisionBatch& batch,
+                                 const VisionOutput& out, const kernels::Stream& stream) const {
+  const int64_t patches = batch.sizes.patches;
+  if (patches == 0) return absl::OkStatus();
+  CHECK_TRUE(stream.workspace != nullptr);
+  const kernels::WorkspaceScope scope(stream.workspace);
+  const auto take = [&](int64_t width) {
+    return stream.workspace->Take(patches * width * base::SizeOf(dtype_));
+  };
+  const int64_t hidden = config_.hidden_size;
+  const Activations at{.x = take(hidden),
+                       .qkv = take(3 * hidden),
+                       .attention = take(hidden),
+                       .inner = take(std::max(inner(), int64_t{config_.patch_elements()}))};
+  RETURN_IF_ERROR(Embed(items, batch, at, stream));
+  for (int i = 0; i < config_.depth; ++i) RETURN_IF_ERROR(RunBlock(batch, i, at, stream));
+  return Merge(batch, at, out, stream);
+}
+
+int64_t VisionTower::WorkspaceBytes(int64_t patches) const {
+  using kernels::Workspace;
+  const int64_t size = base::SizeOf(dtype_), hidden = config_.hidden_size;
+  int64_t bytes = 0;
+  for (const int64_t width :
+       {hidden, 3 * hidden, hidden, std::max(inner(), int64_t{config_.patch_elements()})}) {
+    bytes += Workspace::Aligned(patches * width * size);
   }
+  const int64_t units = patches / unit_patches();
+  const int64_t merged = Workspace::Aligned(units * config_.out_hidden_size * size);
+  static constexpr float kAnyNorm = 0;
+  kernels::LinearArgs args{.dtype = dtype_, .y_dtype = dtype_};
+  const auto needs = [&](const kernels::LinearWeights& weights, int64_t rows) {
+    args.rows = rows;
+    return kernels::LinearWorkspaceBytes(weights, args);
+  };
+  int64_t ops = std::max(needs(patch_embedding_, patches), merged + needs(merger_second_, units));
+  ops = std::max({ops, needs(blocks_[0].projection, patches), needs(blocks_[0].down, patches)});
+  args.activation = kernels::LinearActivation::kGelu;
+  ops = std::max(ops, needs(merger_first_, units));
+  args.norm = &kAnyNorm;
+  args.activation = kernels::LinearActivation::kNone;
+  ops = std::max(ops, needs(blocks_[0].qkv, patches));
+  args.activation = kernels::LinearActivation::kSwiGlu;
+  return bytes + std::max(ops, needs(blocks_[0].gate_up, patches));
 }
 
 }  // namespace triptych::models

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status.h"
+#include "models/weights/digest.h"
 #include "models/weights/json_text.h"
 
 namespace triptych::models {
@@ -89,6 +90,13 @@ std::vector<std::string> Checkpoint::Names() const {
   for (const auto& [name, shard] : shard_of_) names.push_back(name);
   std::sort(names.begin(), names.end());
   return names;
+}
+
+std::string Checkpoint::Digest(int threads) const {
+  kernels::ThreadPool pool(threads);
+  models::Digest digest;
+  for (const SafetensorsFile& shard : shards_) digest.Add("shard", shard.bytes(), &pool);
+  return digest.Hex();
 }
 
 }  // namespace triptych::models

@@ -14,23 +14,23 @@
 #include "absl/types/span.h"
 #include "models/weights/safetensors.h"
 #include "models/weights/tensor_view.h"
+#include "models/weights/weight_source.h"
 
 namespace triptych::models {
 
 // Immutable after Open, so any thread may read it.
-class Checkpoint {
+class Checkpoint final : public WeightSource {
  public:
   // Opens every shard and checks that each tensor of the index is where the index says. NOT_FOUND
   // when a file is missing, INVALID_ARGUMENT when one is malformed or a shard's name leaves `dir`.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& dir);
 
-  // NOT_FOUND for an unknown name, INVALID_ARGUMENT when the shape is not `expected_shape`. The
-  // view lives as long as this checkpoint.
   absl::StatusOr<TensorView> Get(absl::string_view name,
-                                 absl::Span<const int64_t> expected_shape) const;
+                                 absl::Span<const int64_t> expected_shape) const override;
   bool Contains(absl::string_view name) const { return shard_of_.contains(name); }
-  // Sorted.
-  std::vector<std::string> Names() const;
+  std::vector<std::string> Names() const override;
+  // Of the shards' bytes, in the order of their names.
+  std::string Digest(int threads) const override;
 
  private:
   Checkpoint() = default;

@@ -3,6 +3,7 @@
 // A tensor in somebody else's memory.
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -31,13 +32,14 @@ int64_t SizeOf(TensorType dtype);
 // The format's own name, "BF16" for example.
 absl::string_view NameOf(TensorType dtype);
 
-// Borrowed: valid as long as the file that it came from. `bytes` is row-major and may be aligned to
-// no more than one byte.
+// Valid as long as the file that it came from, or as its owner. `bytes` is row-major and may be
+// aligned to no more than one byte.
 struct TensorView {
   TensorType dtype = TensorType::kFloat32;
   std::vector<int64_t> shape;
   const void* bytes = nullptr;
   int64_t size_bytes = 0;
+  std::shared_ptr<const void> owner;  // shared by copies of the view; null: borrowed from a file
 
   int64_t num_elements() const { return size_bytes / SizeOf(dtype); }
 };

@@ -14,15 +14,15 @@ absl::Status Delivery::Accept(SubmitRequest submit, PulledInput input, base::Tim
   if (num_live() >= limits_.max_requests) {
     return absl::ResourceExhaustedError("too many live requests at this gateway");
   }
-  if (!connected_ && waiting_ >= limits_.max_waiting) {
+  if (waiting_ >= limits_.max_waiting) {
     return absl::UnavailableError("no scheduler, and too many requests wait for one");
   }
   Request& request = requests_[id];
   request = Request{.submit = std::move(submit), .input = std::move(input), .deadline = deadline};
   if (deadline != base::kNever) deadlines_.insert({deadline, id});
-  if (connected_) {
+  if (connected_ && CanSubmit(request)) {
     request.submitted = true;
-    actions_.emplace_back(SendGatewayMessage{Resubmission(request, now)});
+    actions_.emplace_back(SendGatewayMessage{Resubmission(&request, now)});
   } else {
     ++waiting_;
   }
@@ -49,8 +49,29 @@ void Delivery::Conclude(RequestId id, const absl::Status& status, base::Duration
 
 // ---- the scheduler ------------------------------------------------------------------------------
 
-SubmitRequest Delivery::Resubmission(const Request& request, base::TimePoint now) const {
+bool Delivery::IsOurs(const std::string& fingerprint) const {
+  return fingerprint.compare(0, model_.size() + 1, model_ + ".") == 0;
+}
+
+void Delivery::ChoosePool() {
+  if (model_.empty() || RolesOf(pool_).complete()) return;
+  for (const ModelRoles& model : membership_.models) {
+    if (!IsOurs(model.fingerprint)) continue;
+    if (pool_.empty()) pool_ = model.fingerprint;
+    if (model.roles.complete()) {
+      pool_ = model.fingerprint;
+      return;
+    }
+  }
+}
+
+// A request without a pool gets one here. A scheduler that knows no worker of the model is asked
+// all the same: the refusal is its own.
+SubmitRequest Delivery::Resubmission(Request* from, base::TimePoint now) const {
+  Request& request = *from;
+  if (request.submit.fingerprint.empty()) request.submit.fingerprint = pool_;
   SubmitRequest submit = request.submit;
+  if (submit.fingerprint.empty()) submit.fingerprint = model_;
   if (request.deadline != base::kNever) {
     // Zero would mean none; what has run out is ended here by OnTime.
     submit.time_left = std::max(base::Duration(1), request.deadline - now);
@@ -63,11 +84,16 @@ SubmitRequest Delivery::Resubmission(const Request& request, base::TimePoint now
 std::vector<SubmitRequest> Delivery::Live(base::TimePoint now) {
   std::vector<SubmitRequest> live;
   ended_since_hello_.clear();
-  for (auto& [id, request] : requests_) {
-    request.submitted = true;
-    live.push_back(Resubmission(request, now));
-  }
   waiting_ = 0;
+  for (auto& [id, request] : requests_) {
+    // What was told once is told again; the rest waits for the scheduler's own word.
+    request.submitted = request.submitted || CanSubmit(request);
+    if (request.submitted) {
+      live.push_back(Resubmission(&request, now));
+    } else {
+      ++waiting_;
+    }
+  }
   return live;
 }
 
@@ -76,30 +102,41 @@ void Delivery::OnSchedulerConnected(base::TimePoint now) {
   for (RequestId id : std::exchange(ended_since_hello_, {})) {
     actions_.emplace_back(SendGatewayMessage{RequestEnded{id}});
   }
+  SubmitWaiting(now);
+}
+
+void Delivery::SubmitWaiting(base::TimePoint now) {
+  if (waiting_ == 0) return;
   for (auto& [id, request] : requests_) {
-    if (request.submitted) continue;
+    if (request.submitted || !CanSubmit(request)) continue;
     request.submitted = true;
-    actions_.emplace_back(SendGatewayMessage{Resubmission(request, now)});
+    --waiting_;
+    actions_.emplace_back(SendGatewayMessage{Resubmission(&request, now)});
   }
-  waiting_ = 0;
 }
 
 void Delivery::OnSchedulerLost(base::TimePoint) {
   connected_ = false;
+  told_ = false;
   membership_.models.clear();
 }
 
-void Delivery::OnScheduler(const SchedulerToGateway& message, base::TimePoint) {
-  std::visit([&](const auto& m) { OnMessage(m); }, message);
+void Delivery::OnScheduler(const SchedulerToGateway& message, base::TimePoint now) {
+  std::visit([&](const auto& m) { OnMessage(m, now); }, message);
 }
 
-void Delivery::OnMessage(const RequestAdmitted&) {}
+void Delivery::OnMessage(const RequestAdmitted&, base::TimePoint) {}
 
-void Delivery::OnMessage(const RequestFailed& failed) {
+void Delivery::OnMessage(const RequestFailed& failed, base::TimePoint) {
   Conclude(failed.request, failed.status, failed.retry_after);
 }
 
-void Delivery::OnMessage(const Membership& membership) { membership_ = membership; }
+void Delivery::OnMessage(const Membership& membership, base::TimePoint now) {
+  membership_ = membership;
+  told_ = true;
+  ChoosePool();
+  if (connected_) SubmitWaiting(now);
+}
 
 Roles Delivery::RolesOf(const std::string& fingerprint) const {
   for (const ModelRoles& model : membership_.models) {
@@ -108,7 +145,7 @@ Roles Delivery::RolesOf(const std::string& fingerprint) const {
   return {};
 }
 
-void Delivery::OnMessage(const RequestProgress& progress) {
+void Delivery::OnMessage(const RequestProgress& progress, base::TimePoint) {
   if (requests_.count(progress.request) == 0) return;
   actions_.emplace_back(DeliverProgress{progress.request, progress.milestone});
 }

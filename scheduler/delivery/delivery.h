@@ -60,9 +60,14 @@ struct DeliveryLimits {
 
 class Delivery {
  public:
-  explicit Delivery(DeliveryLimits limits = {}) : limits_(limits) {}
+  // `model`: digest of the texts of the model that this gateway serves, the first part of its
+  // workers' fingerprints. A request that names no fingerprint is given, once and for all, that of
+  // a pool of the model's workers. Empty: every request names its own.
+  explicit Delivery(DeliveryLimits limits = {}, std::string model = {})
+      : limits_(limits), model_(std::move(model)) {}
 
-  // Takes a request in and submits it, or queues it until a scheduler is there. `deadline` may be
+  // Takes a request in and submits it, or queues it until a scheduler is there and has told whom it
+  // knows. `deadline` may be
   // kNever. ALREADY_EXISTS for a live id; RESOURCE_EXHAUSTED when full; UNAVAILABLE when too many
   // wait for a scheduler. An error means that nothing was accepted.
   absl::Status Accept(SubmitRequest submit, PulledInput input, base::TimePoint deadline,
@@ -96,6 +101,9 @@ class Delivery {
   const std::vector<Incarnation>& known_peers() const { return membership_.peers; }
   // The stages of a model that the connected scheduler has workers for; none without a scheduler.
   Roles RolesOf(const std::string& fingerprint) const;
+  // The pool of new requests: the latest that had a worker for every stage, until another has and
+  // it has not; empty before a worker of the model was heard of.
+  const std::string& pool() const { return pool_; }
   int64_t num_live() const { return static_cast<int64_t>(requests_.size()); }
 
   // Ends what is past its deadline.
@@ -121,16 +129,26 @@ class Delivery {
 
   static bool Admit(const PullRequest& pull, Producers* producers);
   static bool IsHeard(const TokenBatch& batch, const Producers& producers);
-  SubmitRequest Resubmission(const Request& request, base::TimePoint now) const;
-  void OnMessage(const RequestAdmitted& message);
-  void OnMessage(const RequestFailed& message);
-  void OnMessage(const Membership& message);
-  void OnMessage(const RequestProgress& message);
+  bool IsOurs(const std::string& fingerprint) const;
+  void ChoosePool();
+  // Whether a request can be told to the scheduler: one without a pool waits for a membership.
+  bool CanSubmit(const Request& request) const {
+    return told_ || !pool_.empty() || model_.empty() || !request.submit.fingerprint.empty();
+  }
+  void SubmitWaiting(base::TimePoint now);
+  SubmitRequest Resubmission(Request* request, base::TimePoint now) const;
+  void OnMessage(const RequestAdmitted& message, base::TimePoint now);
+  void OnMessage(const RequestFailed& message, base::TimePoint now);
+  void OnMessage(const Membership& message, base::TimePoint now);
+  void OnMessage(const RequestProgress& message, base::TimePoint now);
   void Conclude(RequestId request, const absl::Status& status, base::Duration retry_after);
 
   const DeliveryLimits limits_;
+  const std::string model_;
+  std::string pool_;
   bool connected_ = false;
-  int waiting_ = 0;  // not submitted
+  bool told_ = false;  // the connected scheduler has sent a membership
+  int waiting_ = 0;    // not submitted
   // Named by the last hello, whose welcome has not come: at most max_requests.
   std::vector<RequestId> ended_since_hello_;
   std::map<RequestId, Request> requests_;

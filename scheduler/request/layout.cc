@@ -84,6 +84,8 @@ class LayoutBuilder {
     }
     const double step = item.second_per_grid * rules_.tokens_per_second;
     if (!(step >= 0 && step <= 1e6)) return absl::InvalidArgumentError("bad second_per_grid");
+    // Before any of them becomes an int32.
+    if (step * item.grid.t > kMaxTokens) return absl::InvalidArgumentError("video too long");
     return step;
   }
 

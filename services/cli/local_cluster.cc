@@ -38,9 +38,10 @@ void LocalClusterOptions::Declare(base::FlagSet* flags) {
   flags->AddString(&workers, {.name = "workers",
                               .doc = "processes by roles; join roles with +",
                               .default_value = "encode=1,prefill=1,decode=1"});
-  flags->AddChoice(&device, {.name = "device",
-                             .doc = "what the workers compute on; modelled computes nothing",
-                             .choices = {"cpu", "modelled"}});
+  flags->AddString(&device, {.name = "device",
+                             .doc = "what the workers compute on: cpu, cuda:N, or modelled, which "
+                                    "computes nothing",
+                             .default_value = "cpu"});
   flags->AddString(&cost, {.name = "cost", .doc = "modelled: file of the cost model"});
   flags->AddInt(&threads, {.name = "threads",
                            .doc = "cpu: threads of each worker; 0: one a core",

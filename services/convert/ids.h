@@ -35,7 +35,8 @@ scheduler::SampledToken FromProto(const v1::SampledToken& token);
 
 // Of names and addresses that a peer tells of itself.
 inline constexpr size_t kMaxNameBytes = 256;
-inline constexpr size_t kMaxFingerprintBytes = 64;
+// Two digests of 32 characters and the name of a compute format, with dots between.
+inline constexpr size_t kMaxFingerprintBytes = 128;
 // Tokens of a prompt or an answer: sums of several stay below 2^31.
 inline constexpr int32_t kMaxTokens = 1 << 28;
 

@@ -35,7 +35,7 @@ struct Gateway::Parts {
         budget(options.payload_budget_mb << 20),
         core(scheduler::Incarnation(base::RandomBits64()), clock,
              std::make_unique<RequestDesk>(
-                 model->tokenizer(),
+                 model->tokenizer(), model->digest(),
                  scheduler::DeliveryLimits{.max_requests = static_cast<int>(options.max_requests),
                                            .vocab_size = model->config().vocab_size},
                  &metrics, log),
@@ -122,8 +122,7 @@ absl::Status Gateway::Parts::Listen() {
       GatewayIdentity{
           .name = options.name,
           .address = options.advertise.empty() ? internal->address() : options.advertise,
-          .admin = admin->address(),
-          .fingerprint = model->fingerprint()},
+          .admin = admin->address()},
       &core, clock, [this] { TellHealth(); });
   link_ready.store(link.get());
   // What the link heard before it could be asked.

@@ -84,7 +84,7 @@ class SchedulerLink::Impl {
   }
 
   void NoteReadiness(const RequestDesk& desk) {
-    const bool served = desk.Served(identity_.fingerprint);
+    const bool served = desk.Served();
     if (served_.exchange(served) != served) changed_();
   }
 

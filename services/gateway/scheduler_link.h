@@ -20,7 +20,6 @@ struct GatewayIdentity {
   std::string name;
   std::string address;  // of the services for workers
   std::string admin;
-  std::string fingerprint;  // of the model that it serves
 };
 
 // Thread-safe. Connects, and connects again, for as long as it lives.

@@ -74,7 +74,7 @@ void MediaPreparer::Run() {
   std::shared_ptr<media::DecodeSession> session;
   while (std::optional<Queue::Entry> entry = Next(&session)) {
     const base::TimePoint begin = clock_.Now();
-    absl::StatusOr<engine::EncodeInput> input = Patches(entry->work.media, session.get());
+    absl::StatusOr<engine::EncodeInput> input = Frames(entry->work.media, session.get());
     Done(entry->key);
     session = nullptr;
     if (absl::IsCancelled(input.status())) continue;
@@ -108,22 +108,20 @@ absl::Status MediaPreparer::CheckHeaders(const ItemMedia& media) const {
   return grid == media.grid ? absl::OkStatus() : media::ImageMalformed();
 }
 
-absl::StatusOr<engine::EncodeInput> MediaPreparer::Patches(const ItemMedia& media,
-                                                           media::DecodeSession* session) const {
+absl::StatusOr<engine::EncodeInput> MediaPreparer::Frames(const ItemMedia& media,
+                                                          media::DecodeSession* session) const {
   RETURN_IF_ERROR(CheckHeaders(media));
-  if (session == nullptr) return engine::EncodeInput{media.grid, {}};
+  if (session == nullptr) return engine::EncodeInput{.grid = media.grid};
   media::LeastSize least;
   if (options_.scaling == JpegScaling::kOn) {
     least = {processor_.WidthOf(media.grid), processor_.HeightOf(media.grid)};
   }
-  models::ImageProcessor::Frames frames(processor_, media.grid,
-                                        static_cast<int>(media.pictures.size()));
+  models::Frames frames{.grid = media.grid};
   for (const std::string& picture : media.pictures) {
     ASSIGN_OR_RETURN(const base::Image image, session->Decode(picture, options_.limits, least));
-    frames.Add(image);
+    processor_.Append(image, &frames);
   }
-  models::Patches patches = frames.Take();
-  return engine::EncodeInput{patches.grid, std::move(patches.values)};
+  return engine::EncodeInput{frames.grid, frames.count, std::move(frames.pixels)};
 }
 
 }  // namespace triptych::services

@@ -76,8 +76,8 @@ class MediaPreparer {
   // then on.
   std::optional<Queue::Entry> Next(std::shared_ptr<media::DecodeSession>* session);
   void Done(const Queue::Key& key);
-  absl::StatusOr<engine::EncodeInput> Patches(const ItemMedia& media,
-                                              media::DecodeSession* session) const;
+  absl::StatusOr<engine::EncodeInput> Frames(const ItemMedia& media,
+                                             media::DecodeSession* session) const;
   absl::Status CheckHeaders(const ItemMedia& media) const;
   int64_t CostOf(const ItemMedia& media) const;
 

@@ -93,7 +93,7 @@ void WorkerLoop::PostMedia(scheduler::TaskId task, absl::StatusOr<engine::Encode
     absl::StatusOr<scheduler::Grid> grid = absl::UnknownError("");
     if (shared->ok()) {
       grid = (*shared)->grid;
-      parts_.executor.ProvidePatches(task, *std::move(*shared));
+      parts_.executor.ProvideInput(task, *std::move(*shared));
     } else {
       grid = shared->status();
     }
@@ -231,7 +231,7 @@ void WorkerLoop::Do(const scheduler::DropInput& action, TimePoint) {
   times_.Forget(action.task);
   media_wanted_.erase(action.task);
   parts_.links.DropInput(action.task);
-  parts_.executor.DropPatches(action.task);
+  parts_.executor.DropInput(action.task);
 }
 
 void WorkerLoop::Do(const scheduler::SendTransfer& action, TimePoint now) {

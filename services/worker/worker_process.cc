@@ -19,7 +19,6 @@
 #include "services/runtime/method_callers.h"
 #include "services/runtime/rpc_server.h"
 #include "services/runtime/self_probe.h"
-#include "services/runtime/served_numerics.h"
 #include "services/runtime/shutdown.h"
 #include "services/worker/grpc_links.h"
 #include "services/worker/transfer_service.h"
@@ -30,14 +29,16 @@ namespace triptych::services {
 namespace {
 
 absl::StatusOr<scheduler::WorkerProfile> ProfileOf(const WorkerOptions& options,
-                                                   const engine::Capacity& capacity) {
+                                                   const engine::Capacity& capacity,
+                                                   const std::string& weights_digest) {
   scheduler::WorkerProfile profile;
   profile.name = options.name;
   profile.incarnation = scheduler::Incarnation(base::RandomBits64());
   if (!scheduler::ParseRoles(options.roles, &profile.roles)) {
     return absl::InvalidArgumentError("--roles: want encode, prefill, decode, joined by +");
   }
-  ASSIGN_OR_RETURN(profile.fingerprint, models::ModelFingerprint(options.model, kServedNumerics));
+  ASSIGN_OR_RETURN(const std::string texts, models::TextsDigest(options.model));
+  profile.fingerprint = models::Fingerprint(texts, weights_digest, capacity.compute_format);
   profile.pid = getpid();
   profile.kv_block_tokens = capacity.kv_block_tokens;
   profile.kv_blocks = capacity.kv_blocks;
@@ -63,6 +64,7 @@ scheduler::StageConfig StageConfigOf(const WorkerOptions& options, const models:
   config.landing_bytes = executor.transfer_regions().landing.bytes;
   config.chunk_tokens = static_cast<int32_t>(options.chunk_tokens);
   config.step_tokens = static_cast<int32_t>(options.step_tokens);
+  config.encode_patches_a_step = options.encode_patches_a_step();
   config.max_batch = static_cast<int>(std::min<int64_t>(options.max_sequences, 64));
   return config;
 }
@@ -119,13 +121,17 @@ Worker::~Worker() {
 
 absl::Status Worker::Load() {
   ASSIGN_OR_RETURN(model_, models::LoadModelConfig(options_.model));
-  engine::ExecutorEvents events{
-      .on_result =
-          [this](scheduler::StepResult result) { loop_->PostStepResult(std::move(result)); },
-      .on_import = [this](scheduler::BufferId buffer) { loop_->PostImported(buffer); },
-      .on_export = [this](scheduler::ExportResult result) { loop_->PostExported(result); }};
-  ASSIGN_OR_RETURN(executor_, MakeExecutor(options_, model_, clock_, std::move(events)));
-  ASSIGN_OR_RETURN(profile_, ProfileOf(options_, executor_->capacity()));
+  {
+    ASSIGN_OR_RETURN(const ServedWeights weights, OpenWeights(options_));
+    engine::ExecutorEvents events{
+        .on_result =
+            [this](scheduler::StepResult result) { loop_->PostStepResult(std::move(result)); },
+        .on_import = [this](scheduler::BufferId buffer) { loop_->PostImported(buffer); },
+        .on_export = [this](scheduler::ExportResult result) { loop_->PostExported(result); }};
+    ASSIGN_OR_RETURN(executor_,
+                     MakeExecutor(options_, model_, *weights.source, clock_, std::move(events)));
+    ASSIGN_OR_RETURN(profile_, ProfileOf(options_, executor_->capacity(), weights.digest));
+  }
   processor_ = std::make_unique<models::ImageProcessor>(model_);
   if (options_.device != "modelled" && profile_.roles.has(scheduler::Stage::kEncode)) {
     media::SandboxOptions sandbox;
@@ -232,6 +238,7 @@ int RunWorker(int argc, char** argv) {
     return 0;
   }
   if (status.ok()) status = flags.Validate();
+  if (status.ok()) status = options.FillForDevice();
   if (status.ok()) status = Worker::Serve(options);
   if (status.ok()) return 0;
   std::fprintf(stderr, "triptych-worker: %s\n", std::string(status.message()).c_str());

@@ -157,10 +157,9 @@ TEST_CASE("DecodePool: where every child stands still it is the machine's fault"
 
 TEST_CASE("DecodePool: a picture that takes too much of the processor is malformed at once",
           "[media][sandbox][hostile]") {
-  const auto pool =
-      StartPool({.decoder_path = TRIPTYCH_BUSY_DECODER,
-                 .cpu_time = std::chrono::seconds(1),
-                 .stall = std::chrono::minutes(5)});
+  const auto pool = StartPool({.decoder_path = TRIPTYCH_BUSY_DECODER,
+                               .cpu_time = std::chrono::seconds(1),
+                               .stall = std::chrono::minutes(5)});
   const std::string picture = WritePng(Gradient(5, 5), PngKind());
   CHECK(pool->Decode(picture, Limits()).status() == ImageMalformed());
   CHECK(pool->num_deaths() == 1);

@@ -41,9 +41,10 @@ engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots) {
   return config;
 }
 
-engine::EncodeInput PatchesOf(const Item& item) {
-  engine::EncodeInput input{.grid = item.grid, .patches = std::vector<float>(2)};
-  std::memcpy(input.patches.data(), &item.content_key, sizeof(item.content_key));
+engine::EncodeInput InputOf(const Item& item) {
+  engine::EncodeInput input{.grid = item.grid,
+                            .pixels = std::vector<uint8_t>(sizeof(item.content_key))};
+  std::memcpy(input.pixels.data(), &item.content_key, sizeof(item.content_key));
   return input;
 }
 
@@ -71,7 +72,7 @@ std::vector<int32_t> Answer(const scheduler::PulledInput& input) {
     if (item == nullptr) continue;
     const TaskId task{{}, items + 1};
     const scheduler::ItemSlots place = layout->items[items++];
-    device.ProvidePatches(task, PatchesOf(*item));
+    device.ProvideInput(task, InputOf(*item));
     std::vector<scheduler::BlockId> pages;
     for (int32_t i = 0; i < place.size(); i += kPageSlots) pages.push_back(next_page++);
     encode.encodes.push_back({task, item->grid, place.size(), pages});

@@ -26,7 +26,7 @@ inline constexpr int64_t kTransferBytes = 8192;
 engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots);
 
 // What the vision tower sees of an item: different for each content key.
-engine::EncodeInput PatchesOf(const scheduler::Item& item);
+engine::EncodeInput InputOf(const scheduler::Item& item);
 
 struct SimRequest {
   scheduler::SubmitRequest submit;

@@ -190,7 +190,7 @@ void SimWorker::Pulled(const scheduler::PullRequest& request,
     if (item == nullptr || index++ != request.item) continue;
     world_.At(world_.Delay(), id(), [this, task = request.task, item = *item] {
       if (dropped_.count(task) > 0) return;
-      executor.ProvidePatches(task, PatchesOf(item));
+      executor.ProvideInput(task, InputOf(item));
       stage.OnMediaReady(task, item.grid, world_.now());
     });
   }
@@ -198,7 +198,7 @@ void SimWorker::Pulled(const scheduler::PullRequest& request,
 
 void SimWorker::Do(const scheduler::DropInput& action) {
   dropped_.insert(action.task);
-  executor.DropPatches(action.task);
+  executor.DropInput(action.task);
 }
 
 void SimWorker::Do(const scheduler::SendTransfer& action) {

@@ -65,7 +65,7 @@ LAYERS = {
     "media/": (["base/", "media/"], ["absl", "pictures", *HOST]),
     "kernels/": (["base/", "kernels/"], ["absl", "cuda", "flashinfer", *HOST]),
     "models/": (["base/", "kernels/", "models/"], ["absl", *HOST]),
-    "models/weights/": (["base/", "models/"], ["absl", "json", *HOST]),
+    "models/weights/": (["base/", "models/", "kernels/thread_pool.h"], ["absl", "json", *HOST]),
     "models/config/": (["base/", "models/"], ["absl", "json", *HOST]),
     "models/tokenizer/": (["base/", "models/"], ["absl", "json", "utf8proc", *HOST]),
     # The processor asks ResolveLayout, the only place that computes 3-D positions.

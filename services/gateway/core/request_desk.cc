@@ -33,9 +33,10 @@ void Merge(const StageTimes& times, Timeline* timeline) {
 
 }  // namespace
 
-RequestDesk::RequestDesk(const models::Tokenizer& tokenizer, scheduler::DeliveryLimits limits,
-                         GatewayMetrics* metrics, base::Logger* log)
-    : tokenizer_(tokenizer), metrics_(metrics), log_(log), delivery_(limits) {}
+RequestDesk::RequestDesk(const models::Tokenizer& tokenizer, std::string model,
+                         scheduler::DeliveryLimits limits, GatewayMetrics* metrics,
+                         base::Logger* log)
+    : tokenizer_(tokenizer), metrics_(metrics), log_(log), delivery_(limits, std::move(model)) {}
 
 void RequestDesk::Refuse(const NewRequest& request, const char* code) {
   AnswerEnd end;

@@ -53,9 +53,9 @@ struct NewRequest {
 
 class RequestDesk {
  public:
-  // Borrows all but the limits.
-  RequestDesk(const models::Tokenizer& tokenizer, scheduler::DeliveryLimits limits,
-              GatewayMetrics* metrics, base::Logger* log);
+  // Borrows tokenizer, metrics and log. `model`: the digest of the served model's texts.
+  RequestDesk(const models::Tokenizer& tokenizer, std::string model,
+              scheduler::DeliveryLimits limits, GatewayMetrics* metrics, base::Logger* log);
 
   // The sink hears of every refusal (client id active, desk full, draining), so nothing is
   // returned.
@@ -85,10 +85,10 @@ class RequestDesk {
   // For the hello: live requests, and the last membership heard.
   std::vector<scheduler::SubmitRequest> Live(base::TimePoint now) { return delivery_.Live(now); }
   const std::vector<scheduler::Incarnation>& known_peers() const { return delivery_.known_peers(); }
-  // Whether the connected scheduler has a worker for every stage of that model.
-  bool Served(const std::string& fingerprint) const {
-    return delivery_.RolesOf(fingerprint).complete();
-  }
+  // Whether the connected scheduler has a worker for every stage of the model.
+  bool Served() const { return delivery_.RolesOf(delivery_.pool()).complete(); }
+  // Of the workers that new requests go to; empty before one was heard of.
+  const std::string& fingerprint() const { return delivery_.pool(); }
 
   base::TimePoint NextDeadline() const { return std::min(delivery_.NextDeadline(), drain_until_); }
   void OnTime(base::TimePoint now);

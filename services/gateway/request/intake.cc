@@ -39,12 +39,11 @@ absl::StatusOr<models::Role> RoleOf(const std::string& role) {
   return Invalid("a role is system, developer, user or assistant");
 }
 
-// Digest of the tenant, the model's fingerprint (which covers preprocessing), decoded size and
-// bytes. Keyed by the fingerprint, so that two gateways of one model agree.
-uint64_t ContentKey(const std::string& tenant, const std::string& fingerprint,
-                    const PayloadItem& item) {
-  scheduler::SipHash hash(base::Checksum64(fingerprint.data(), fingerprint.size(), 1),
-                          base::Checksum64(fingerprint.data(), fingerprint.size(), 2));
+// Digest of the tenant, the model's texts (which cover preprocessing), decoded size and bytes.
+// Keyed by the model, so that two gateways of one model agree.
+uint64_t ContentKey(const std::string& tenant, const std::string& model, const PayloadItem& item) {
+  scheduler::SipHash hash(base::Checksum64(model.data(), model.size(), 1),
+                          base::Checksum64(model.data(), model.size(), 2));
   const auto add = [&](absl::string_view bytes) {
     hash.Add(bytes.size());
     while (!bytes.empty()) {
@@ -171,7 +170,7 @@ absl::StatusOr<scheduler::Item> Intake::Measure(const std::string& tenant, ChatM
   if (!tokens.ok() || *tokens > model_.context_tokens()) return Refuse("prompt_too_long");
   cost.patches = item.grid.patches();
   cost.num_tokens = *tokens;
-  cost.content_key = ContentKey(tenant, model_.fingerprint(), item);
+  cost.content_key = ContentKey(tenant, model_.digest(), item);
   parsed->picture_tokens += *tokens;
   parsed->submit.items.push_back(cost);
   payload->items.push_back(std::move(item));
@@ -191,7 +190,6 @@ absl::StatusOr<std::unique_ptr<ParsedRequest>> Intake::Parse(
   auto parsed = std::make_unique<ParsedRequest>();
   auto payload = std::make_unique<Payload>();
   scheduler::SubmitRequest& submit = parsed->submit;
-  submit.fingerprint = model_.fingerprint();
   submit.tenant = request.tenant.empty() ? "default" : request.tenant;
   submit.priority = static_cast<int32_t>(request.priority);
   std::vector<models::Message> messages;

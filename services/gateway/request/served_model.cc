@@ -4,7 +4,6 @@
 
 #include "base/status.h"
 #include "models/weights/fingerprint.h"
-#include "services/runtime/served_numerics.h"
 
 namespace triptych::services {
 namespace {
@@ -26,7 +25,7 @@ absl::StatusOr<std::unique_ptr<ServedModel>> ServedModel::Load(const std::string
                    models::ChatLayout::Create(*model->tokenizer_, model->config_));
   model->chat_ = std::make_unique<models::ChatLayout>(std::move(chat));
   model->processor_ = std::make_unique<models::ImageProcessor>(model->config_);
-  ASSIGN_OR_RETURN(model->fingerprint_, models::ModelFingerprint(dir, kServedNumerics));
+  ASSIGN_OR_RETURN(model->digest_, models::TextsDigest(dir));
   return model;
 }
 

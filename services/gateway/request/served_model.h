@@ -17,12 +17,12 @@ namespace triptych::services {
 class ServedModel {
  public:
   // Reads an HF directory; its last path component is the model's name. Errors as the readers of
-  // models/config, models/tokenizer and models/weights. Reads every weight once, for the
-  // fingerprint.
+  // models/config, models/tokenizer and models/weights. Opens no weights.
   static absl::StatusOr<std::unique_ptr<ServedModel>> Load(const std::string& dir);
 
   const std::string& name() const { return name_; }
-  const std::string& fingerprint() const { return fingerprint_; }
+  // Of everything but the weights: the first part of the fingerprints of its workers.
+  const std::string& digest() const { return digest_; }
   const models::ModelConfig& config() const { return config_; }
   const models::Tokenizer& tokenizer() const { return *tokenizer_; }
   const models::ChatLayout& chat() const { return *chat_; }
@@ -33,7 +33,7 @@ class ServedModel {
  private:
   ServedModel() = default;
   std::string name_;
-  std::string fingerprint_;
+  std::string digest_;
   models::ModelConfig config_;
   std::unique_ptr<models::Tokenizer> tokenizer_;
   std::unique_ptr<models::ChatLayout> chat_;

@@ -229,10 +229,13 @@ grpc::ServerUnaryReactor* InferenceService::GetModel(grpc::CallbackServerContext
     return reactor;
   }
   response->set_model(model.name());
-  response->set_fingerprint(model.fingerprint());
   response->set_context_tokens(model.context_tokens());
   response->set_max_output_tokens(front_.intake.limits().max_output_tokens);
-  reactor->Finish(grpc::Status::OK);
+  const bool posted = front_.core.Post([reactor, response](RequestDesk& desk, base::TimePoint) {
+    response->set_fingerprint(desk.fingerprint());
+    reactor->Finish(grpc::Status::OK);
+  });
+  if (!posted) reactor->Finish(base::ToGrpc(ToClientStatus(services::Refuse("unavailable"))));
   return reactor;
 }
 

@@ -11,7 +11,9 @@
 
 #include "base/checksum.h"
 #include "base/mutex.h"
+#include "models/weights/checkpoint.h"
 #include "models/weights/safetensors.h"
+#include "tests/models/patches.h"
 #include "tests/models/reference_files.h"
 #include "tests/support/skip.h"
 
@@ -51,8 +53,12 @@ class Told {
 class Engine {
  public:
   Engine() {
+    const std::string dir = triptych::testing::SmallModelDir();
+    const auto config = models::LoadModelConfig(dir);
+    const auto weights = models::Checkpoint::Open(dir);
+    REQUIRE((config.ok() && weights.ok()));
     auto made = CpuExecutor::Create(
-        {.model_dir = triptych::testing::SmallModelDir(), .kv_blocks = 256}, clock_,
+        {.kv_blocks = 256}, *config, **weights, clock_,
         {.on_result = [this](scheduler::StepResult r) { results.Put(std::move(r)); },
          .on_import = [this](BufferId buffer) { imports.Put(buffer); },
          .on_export = [this](scheduler::ExportResult r) { exports.Put(r); }});
@@ -95,8 +101,11 @@ Question ReadQuestion() {
     return std::vector<int32_t>(values.begin(), values.end());
   };
   const std::vector<int32_t> grid = ints("grid_thw"), at = ints("position_ids");
-  Question question{.input = {.grid = {grid[0], grid[1], grid[2]},
-                              .patches = models::ToFloats(*file->Get("pixel_values"))},
+  const auto config = models::LoadModelConfig(triptych::testing::SmallModelDir());
+  REQUIRE(config.ok());
+  models::Frames frames = triptych::testing::FramesOfPatches(
+      models::ToFloats(*file->Get("pixel_values")), {grid[0], grid[1], grid[2]}, *config);
+  Question question{.input = {frames.grid, frames.count, std::move(frames.pixels)},
                     .ids = ints("input_ids"),
                     .greedy = ints("greedy_tokens"),
                     .positions = {}};
@@ -170,9 +179,9 @@ TEST_CASE("CpuExecutor: encode, prefill and decode answer as the published imple
   if (Missing()) return;
   const Question question = ReadQuestion();
   Engine engine;
-  engine.executor().ProvidePatches(kTask, question.input);
+  engine.executor().ProvideInput(kTask, question.input);
   engine.Run(EncodePlan(question));
-  engine.executor().DropPatches(kTask);
+  engine.executor().DropInput(kTask);
   scheduler::StepResult result = engine.Run(PrefillPlan(question));
   std::vector<int32_t> answer;
   for (size_t i = 0; i < question.greedy.size(); ++i) {
@@ -189,7 +198,7 @@ TEST_CASE("CpuExecutor: KV handed over as bytes goes on with the same tokens", "
   if (Missing()) return;
   const Question question = ReadQuestion();
   Engine engine;
-  engine.executor().ProvidePatches(kTask, question.input);
+  engine.executor().ProvideInput(kTask, question.input);
   engine.Run(EncodePlan(question));
   const auto tokens = static_cast<int32_t>(question.ids.size());
   const int64_t bytes = tokens * engine.executor().capacity().kv_bytes_per_token;
@@ -224,7 +233,7 @@ TEST_CASE("CpuExecutor: a row takes the token that an unfinished step samples", 
   if (Missing()) return;
   const Question question = ReadQuestion();
   Engine engine;
-  engine.executor().ProvidePatches(kTask, question.input);
+  engine.executor().ProvideInput(kTask, question.input);
   engine.Run(EncodePlan(question));
   scheduler::StepPlan decode;
   decode.rows.push_back(DecodeRow(question, 0, -1, 3));
@@ -239,11 +248,18 @@ TEST_CASE("CpuExecutor: rows do not wait for more than one item of an encode ste
   if (Missing()) return;
   const Question question = ReadQuestion();
   Engine engine;
-  engine.executor().ProvidePatches(kTask, question.input);
+  engine.executor().ProvideInput(kTask, question.input);
   engine.Run(EncodePlan(question));
   engine.Run(PrefillPlan(question));
   scheduler::StepPlan many = EncodePlan(question);
-  for (int i = 0; i < 3; ++i) many.encodes.push_back(many.encodes.front());
+  for (uint64_t i = 1; i <= 3; ++i) {
+    many.encodes.push_back(many.encodes.front());
+    many.encodes.back().task.number += i;
+  }
+  // An encode uses its input up.
+  for (const scheduler::EncodeRow& row : many.encodes) {
+    engine.executor().ProvideInput(row.task, question.input);
+  }
   engine.Submit(std::move(many));
   scheduler::StepPlan decode;
   decode.rows.push_back(DecodeRow(question, 0, question.greedy.at(0), 3));
@@ -254,11 +270,13 @@ TEST_CASE("CpuExecutor: rows do not wait for more than one item of an encode ste
 
 TEST_CASE("CpuExecutor: regions that cannot be had are refused", "[engine][memory]") {
   if (Missing()) return;
+  const std::string dir = triptych::testing::SmallModelDir();
+  const auto config = models::LoadModelConfig(dir);
+  const auto weights = models::Checkpoint::Open(dir);
+  REQUIRE((config.ok() && weights.ok()));
   base::RealClock clock;
-  const auto made = CpuExecutor::Create({.model_dir = triptych::testing::SmallModelDir(),
-                                         .kv_blocks = 16,
-                                         .landing_bytes = int64_t{1} << 56},
-                                        clock, {});
+  const auto made = CpuExecutor::Create({.kv_blocks = 16, .landing_bytes = int64_t{1} << 56},
+                                        *config, **weights, clock, {});
   CHECK(absl::IsResourceExhausted(made.status()));
 }
 

@@ -83,8 +83,8 @@ TEST_CASE("ModelledExecutor: a wrong block or a wrong embedding changes the answ
   device.Step({.rows = {Row(0, {5, 6, 7, 8}, {0}, false)}});
   const int32_t right = Token(device.Step({.rows = {Row(4, {9}, {0, 1})}}));
   CHECK(Token(device.Step({.rows = {Row(4, {9}, {3, 1})}})) != right);
-  device.executor.ProvidePatches(TaskId{{}, 2}, {.grid = {1, 2, 2}, .patches = {1.0f}});
-  device.executor.ProvidePatches(TaskId{{}, 3}, {.grid = {1, 2, 2}, .patches = {2.0f}});
+  device.executor.ProvideInput(TaskId{{}, 2}, {.grid = {1, 2, 2}, .pixels = {1}});
+  device.executor.ProvideInput(TaskId{{}, 3}, {.grid = {1, 2, 2}, .pixels = {2}});
   const std::vector<scheduler::BlockId> one{3, 0}, two{1, 2};
   device.Step({.lane = scheduler::Lane::kEncode,
                .encodes = {{.task = TaskId{{}, 2}, .num_tokens = 3, .pages = one},
@@ -153,7 +153,7 @@ TEST_CASE("ModelledExecutor: a long encode and short rows share the device", "[e
   Device device;
   const auto begin = device.clock.Now();
   const double rows = CostModel().step_fixed;
-  device.executor.ProvidePatches(TaskId{{}, 2}, {.grid = {1, 100, 100}});
+  device.executor.ProvideInput(TaskId{{}, 2}, {.grid = {1, 100, 100}});
   const scheduler::EncodeRow row{
       .task = TaskId{{}, 2}, .grid = {1, 100, 100}, .num_tokens = 1, .pages = {0}};
   device.executor.Submit({.id = StepId(1), .lane = scheduler::Lane::kEncode, .encodes = {row}});

@@ -9,9 +9,10 @@
 #include <cstdio>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
-#include "kernels/thread_pool.h"
 #include "models/weights/safetensors.h"
+#include "tests/models/decoder/decoder_bench.h"
 #include "tests/models/reference_files.h"
 #include "tests/support/skip.h"
 
@@ -48,65 +49,45 @@ Prompt ReadPrompt(const std::string& name) {
 // 640 tokens; the longest reference case with its answer has fewer.
 constexpr int kBlocksPerSequence = 40;
 constexpr int kMostSequences = 32;
+constexpr int kVisualPerSequence = 1024;
 
-// A decoder with one sequence's pages after another's.
+// A decoder with one sequence's pages, and its visual tokens, after another's.
 class Bench {
  public:
-  explicit Bench(int threads = 1) : pool_(threads) {
-    const std::string dir = testing::SmallModelDir();
-    auto config = LoadModelConfig(dir);
-    auto checkpoint = Checkpoint::Open(dir);
-    REQUIRE(config.ok());
-    REQUIRE(checkpoint.ok());
-    auto decoder = Decoder::Load(**checkpoint, *config);
-    REQUIRE(decoder.ok());
-    decoder_ = *std::move(decoder);
-    kv_.layout = {
-        .block_tokens = 16, .kv_heads = config->num_kv_heads, .head_dim = config->head_dim};
-    kv_.num_blocks = kBlocksPerSequence * kMostSequences;
-    memory_.resize(config->num_layers);
-    for (auto& layer : memory_) {
-      layer.resize(kv_.num_blocks * kv_.layout.block_elements());
-      pools_.push_back(layer.data());
-    }
-    kv_.layers = pools_;
-  }
+  explicit Bench(int threads = 1)
+      : decoder_(testing::SmallModelDir(), threads, kBlocksPerSequence * kMostSequences,
+                 kVisualPerSequence * kMostSequences) {}
 
   // Tokens [begin, end) of `prompt`, whose pages begin at block kBlocksPerSequence * sequence.
-  DecoderRow Row(const Prompt& prompt, int32_t begin, int32_t end, int sequence) {
-    DecoderRow row{.first_token = begin};
-    row.token_ids = absl::MakeConstSpan(prompt.ids).subspan(begin, end - begin);
-    auto& positions = kept_.emplace_back(std::make_unique<std::vector<int32_t>>());
+  scheduler::PlanRow Row(const Prompt& prompt, int32_t begin, int32_t end, int sequence) {
+    scheduler::PlanRow row{.first_token = begin};
     const auto total = static_cast<int64_t>(prompt.ids.size());
-    for (int axis = 0; axis < 3; ++axis) {
-      for (int32_t i = begin; i < end; ++i) {
-        positions->push_back(prompt.positions[axis * total + i]);
-      }
-    }
-    row.positions = *positions;
-    const ModelConfig& config = decoder_->config();
-    int64_t visual = 0;
+    const ModelConfig& config = decoder_.config();
+    int32_t visual = 0;
     for (int32_t i = 0; i < end; ++i) {
-      if (prompt.ids[i] != config.image_token_id && prompt.ids[i] != config.video_token_id) {
-        continue;
-      }
+      const bool is_visual =
+          prompt.ids[i] == config.image_token_id || prompt.ids[i] == config.video_token_id;
       if (i >= begin) {
-        row.vectors.push_back({i - begin, 1, &prompt.embeddings[visual * config.hidden_size]});
+        row.token_ids.push_back(prompt.ids[i]);
+        row.positions.push_back(
+            {prompt.positions[i], prompt.positions[total + i], prompt.positions[2 * total + i]});
+        if (is_visual) {
+          row.embeddings.push_back({i - begin, 1, 0, {kVisualPerSequence * sequence + visual}});
+        }
       }
-      ++visual;
+      visual += is_visual ? 1 : 0;
     }
-    auto& pages = kept_.emplace_back(std::make_unique<std::vector<int32_t>>(kBlocksPerSequence));
-    std::iota(pages->begin(), pages->end(), kBlocksPerSequence * sequence);
-    row.pages = *pages;
-    if (end == total) row.logits = Logits::kLastToken;
+    std::copy(
+        prompt.embeddings.begin(), prompt.embeddings.end(),
+        decoder_.visual().begin() + size_t{1} * kVisualPerSequence * sequence * config.hidden_size);
+    row.pages.resize(kBlocksPerSequence);
+    std::iota(row.pages.begin(), row.pages.end(), kBlocksPerSequence * sequence);
+    if (end == total) row.sample = scheduler::SampleSpec{};
     return row;
   }
 
-  std::vector<float> Step(const std::vector<DecoderRow>& rows) {
-    std::vector<float> logits(rows.size() * decoder_->config().vocab_size);
-    REQUIRE(decoder_->Step(rows, kv_, logits.data(), {.pool = &pool_}).ok());
-    kept_.clear();
-    return logits;
+  std::vector<float> Step(std::vector<scheduler::PlanRow> rows) {
+    return decoder_.Step({.rows = std::move(rows)});
   }
 
   // The whole prompt in chunks of `chunk` tokens; the logits of its last token.
@@ -119,16 +100,10 @@ class Bench {
     return logits;
   }
 
-  Decoder& decoder() { return *decoder_; }
-  const KvPools& kv() const { return kv_; }
+  const std::vector<int32_t>& errors() const { return decoder_.errors(); }
 
  private:
-  kernels::ThreadPool pool_;
-  std::unique_ptr<Decoder> decoder_;
-  KvPools kv_;
-  std::vector<std::vector<float>> memory_;
-  std::vector<void*> pools_;
-  std::vector<std::unique_ptr<std::vector<int32_t>>> kept_;
+  testing::DecoderBench decoder_;
 };
 
 // `prompt` with one more token at the next position of text.
@@ -213,7 +188,7 @@ TEST_CASE("Decoder: company in the batch does not change a bit", "[models][decod
     prompts.push_back(ReadPrompt(name));
     alone.push_back(bench.Prefill(prompts.back(), 512));
   }
-  std::vector<DecoderRow> steps;
+  std::vector<scheduler::PlanRow> steps;
   for (int sequence = 0; sequence < kCompany; ++sequence) {
     bench.Prefill(prompts[sequence % 3], 64, sequence);
   }
@@ -232,20 +207,21 @@ TEST_CASE("Decoder: company in the batch does not change a bit", "[models][decod
   }
 }
 
-TEST_CASE("Decoder: a row that reaches outside its pages or vocabulary is refused",
+TEST_CASE("Decoder: an input that names nothing marks its row and no other",
           "[models][decoder][hostile]") {
   if (Missing()) return;
   Bench bench;
-  const std::vector<int32_t> ids = {5}, wrong = {1 << 20}, positions = {0, 0, 0}, pages = {0};
-  std::vector<float> logits(bench.decoder().config().vocab_size);
-  const auto step = [&](const DecoderRow& row) {
-    return bench.decoder().Step({row}, bench.kv(), logits.data(), {});
-  };
-  CHECK(step({.token_ids = ids, .positions = positions, .pages = pages}).ok());
-  CHECK(
-      absl::IsInvalidArgument(step({.token_ids = wrong, .positions = positions, .pages = pages})));
-  CHECK(absl::IsInvalidArgument(
-      step({.first_token = 16, .token_ids = ids, .positions = positions, .pages = pages})));
+  const Prompt prompt = ReadPrompt("text_only.safetensors");
+  const std::vector<float> alone = bench.Prefill(prompt, 512, 2);
+  const auto total = static_cast<int32_t>(prompt.ids.size());
+  std::vector<scheduler::PlanRow> rows = {bench.Row(prompt, 0, total, 0),
+                                          bench.Row(prompt, 0, total, 1),
+                                          bench.Row(prompt, 0, total, 2)};
+  rows[0].token_ids[3] = 1 << 20;
+  rows[1].token_ids.back() = -1;
+  const std::vector<float> logits = bench.Step(std::move(rows));
+  CHECK(bench.errors() == std::vector<int32_t>{1, 1, 0});
+  CHECK(std::memcmp(&logits[2 * alone.size()], alone.data(), alone.size() * sizeof(float)) == 0);
 }
 
 }  // namespace triptych::models

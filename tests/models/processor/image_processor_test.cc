@@ -9,9 +9,11 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "base/status.h"
 #include "media/decode.h"
 #include "models/processor/resize.h"
 #include "models/weights/safetensors.h"
+#include "tests/models/patches.h"
 #include "tests/models/reference_files.h"
 #include "tests/support/skip.h"
 
@@ -44,6 +46,18 @@ base::Image Noise(int width, int height, unsigned seed) {
   image.pixels.resize(size_t{3} * width * height);
   for (uint8_t& value : image.pixels) value = static_cast<uint8_t>(random());
   return image;
+}
+
+// What the published processor hands over.
+struct Patches {
+  Grid grid;
+  std::vector<float> values;
+};
+
+absl::StatusOr<Patches> PatchesOf(const ImageProcessor& processor,
+                                  absl::Span<const base::Image> images) {
+  ASSIGN_OR_RETURN(const Frames frames, processor.FramesOf(images));
+  return Patches{frames.grid, testing::PatchesOf(frames, Config())};
 }
 
 Grid GridFrom(const json& thw) { return {thw[0], thw[1], thw[2]}; }
@@ -80,7 +94,7 @@ TEST_CASE("ImageProcessor: ten awkward pictures give the reference pixels",
     const base::Image image = Decode(dir + file);
     CHECK(image.width == example["decoded_size"][0]);
     CHECK(image.height == example["decoded_size"][1]);
-    const auto patches = processor.Patchify(image);
+    const auto patches = PatchesOf(processor, {image});
     REQUIRE(patches.ok());
     CHECK(patches->grid == GridFrom(example["grid_thw"]));
     CHECK(*processor.GridOf(image.width, image.height) == patches->grid);
@@ -113,7 +127,7 @@ TEST_CASE("ImageProcessor: pictures and video frames of the stage cases give the
     for (int f = 0; f < (std::string(name) == "0009" ? 8 : 1); ++f) {
       frames.push_back(Decode(pictures + "/" + name + "_" + std::to_string(f) + ".png"));
     }
-    const auto patches = processor.PatchifyVideo(frames);
+    const auto patches = PatchesOf(processor, frames);
     REQUIRE(patches.ok());
     const auto golden = SafetensorsFile::Open(stages + "/" + name + ".safetensors");
     REQUIRE(golden.ok());
@@ -125,7 +139,7 @@ TEST_CASE("ImageProcessor: pictures and video frames of the stage cases give the
 TEST_CASE("ImageProcessor: patches lie in merge order, channel by channel", "[models][processor]") {
   const ImageProcessor processor(Config());
   const base::Image image = Noise(112, 84, 1);
-  const auto patches = processor.Patchify(image);
+  const auto patches = PatchesOf(processor, {image});
   REQUIRE(patches.ok());
   REQUIRE(patches->grid == Grid{1, 6, 8});
   const ModelConfig config = Config();
@@ -148,17 +162,17 @@ TEST_CASE("ImageProcessor: patches lie in merge order, channel by channel", "[mo
 TEST_CASE("ImageProcessor: an odd video repeats its last frame", "[models][processor]") {
   const ImageProcessor processor(Config());
   std::vector<base::Image> frames = {Noise(56, 56, 1), Noise(56, 56, 2), Noise(56, 56, 3)};
-  const auto odd = processor.PatchifyVideo(frames);
+  const auto odd = PatchesOf(processor, frames);
   frames.push_back(frames.back());
-  const auto even = processor.PatchifyVideo(frames);
+  const auto even = PatchesOf(processor, frames);
   REQUIRE(odd.ok());
   CHECK(odd->grid == Grid{2, 4, 4});
   CHECK(odd->values == even->values);
   CHECK(*processor.VideoGridOf(56, 56, 3) == odd->grid);
   CHECK(processor.SecondsPerGrid(2) == 1.0);
   frames.push_back(Noise(56, 84, 4));
-  CHECK(absl::IsInvalidArgument(processor.PatchifyVideo(frames).status()));
-  CHECK(absl::IsInvalidArgument(processor.PatchifyVideo({}).status()));
+  CHECK(absl::IsInvalidArgument(PatchesOf(processor, frames).status()));
+  CHECK(absl::IsInvalidArgument(processor.FramesOf({}).status()));
   CHECK(absl::IsInvalidArgument(processor.VideoGridOf(56, 56, 0).status()));
 }
 

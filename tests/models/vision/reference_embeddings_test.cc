@@ -8,7 +8,8 @@
 #include "models/processor/image_processor.h"
 #include "models/weights/safetensors.h"
 #include "tests/models/reference_files.h"
-#include "tests/models/vision/reference_tower.h"
+#include "tests/models/vision/references.h"
+#include "tests/models/vision/tower_bench.h"
 
 namespace triptych::models {
 namespace {
@@ -16,12 +17,7 @@ namespace {
 using nlohmann::json;
 
 // The items of `example` as the tower takes them: one video, or one item a picture.
-struct Items {
-  std::vector<float> patches;
-  std::vector<base::Grid> grids;
-};
-
-Items ItemsOf(const ImageProcessor& processor, const json& example) {
+std::vector<Frames> ItemsOf(const ImageProcessor& processor, const json& example) {
   std::vector<base::Image> images;
   for (const std::string path : example.at("images")) {
     const std::string file = testing::StagePicturesDir() + path.substr(path.rfind('/'));
@@ -29,16 +25,16 @@ Items ItemsOf(const ImageProcessor& processor, const json& example) {
     REQUIRE(image.ok());
     images.push_back(*std::move(image));
   }
-  Items items;
-  const auto add = [&](const absl::StatusOr<Patches>& item) {
+  std::vector<Frames> items;
+  const auto add = [&](absl::Span<const base::Image> frames) {
+    auto item = processor.FramesOf(frames);
     REQUIRE(item.ok());
-    items.patches.insert(items.patches.end(), item->values.begin(), item->values.end());
-    items.grids.push_back({item->grid.t, item->grid.h, item->grid.w});
+    items.push_back(*std::move(item));
   };
   if (example.at("kind") == "video") {
-    add(processor.PatchifyVideo(images));
+    add(images);
   } else {
-    for (const base::Image& image : images) add(processor.Patchify(image));
+    for (const base::Image& image : images) add(absl::MakeConstSpan(&image, 1));
   }
   return items;
 }
@@ -47,27 +43,19 @@ Items ItemsOf(const ImageProcessor& processor, const json& example) {
 
 TEST_CASE("VisionTower: the files of every reference case give its embeddings",
           "[models][vision][golden]") {
-  const ReferenceTower model = LoadTower();
-  if (model.tower == nullptr) return;
+  if (ReferencesMissing()) return;
+  testing::TowerBench tower(testing::SmallModelDir(), 2);
   const std::string stages = testing::StageGoldenDir();
-  const ImageProcessor processor(model.config);
+  const ImageProcessor processor(tower.config());
   int compared = 0;
   for (const json& example : json::parse(testing::ReadBytes(stages + "/index.json"))) {
     if (example.at("images").empty()) continue;
     const std::string name = example.at("file");
     INFO(name);
-    const Items items = ItemsOf(processor, example);
+    const std::vector<Frames> items = ItemsOf(processor, example);
     const auto golden = SafetensorsFile::Open(stages + "/" + name);
     REQUIRE(golden.ok());
-    const std::vector<float> expected = ToFloats(*golden->Get("image_embeds"));
-    std::vector<float> out(expected.size());
-    int64_t elements = 0;
-    for (const base::Grid& grid : items.grids) {
-      elements += model.tower->TokensOf(grid) * model.config.vision.out_hidden_size;
-    }
-    REQUIRE(elements == static_cast<int64_t>(out.size()));
-    REQUIRE(model.tower->Encode(items.patches.data(), items.grids, out.data(), {}).ok());
-    CHECK(LargestDifference(out, expected) <= 1e-4f);
+    CHECK(LargestDifference(tower.Encode(items), ToFloats(*golden->Get("image_embeds"))) <= 1e-4f);
     ++compared;
   }
   CHECK(compared == 25);

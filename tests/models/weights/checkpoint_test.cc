@@ -6,7 +6,6 @@
 #include <catch2/catch.hpp>
 #include <cstring>
 
-#include "models/weights/fingerprint.h"
 #include "tests/models/weights/temporary_file.h"
 
 namespace triptych::models {
@@ -71,32 +70,6 @@ TEST_CASE("Checkpoint: an index that lies is refused", "[models][weights][hostil
   CHECK(code_of("nonsense") == StatusCode::kInvalidArgument);
   CHECK(code_of(R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})") ==
         StatusCode::kInvalidArgument);
-}
-
-TEST_CASE("ModelFingerprint: any byte of any file and the numerics change it",
-          "[models][weights]") {
-  const TemporaryDirectory dir;
-  CHECK(absl::IsNotFound(ModelFingerprint(dir.path(), "f32").status()));
-  for (const char* name :
-       {"config.json", "tokenizer.json", "preprocessor_config.json", "generation_config.json"}) {
-    dir.Write(name, "{}");
-  }
-  dir.Write("model.safetensors", Shard("a"));
-  const std::string first = *ModelFingerprint(dir.path(), "f32");
-  CHECK(first.size() == 32);
-  CHECK(*ModelFingerprint(dir.path(), "f32") == first);
-  CHECK(*ModelFingerprint(dir.path(), "bf16") != first);
-  for (const char* name :
-       {"config.json", "tokenizer.json", "preprocessor_config.json", "generation_config.json"}) {
-    dir.Write(name, "{ }");
-    CHECK(*ModelFingerprint(dir.path(), "f32") != first);
-    dir.Write(name, "{}");
-    CHECK(*ModelFingerprint(dir.path(), "f32") == first);
-  }
-  std::string weights = Shard("a");
-  weights.back() ^= 1;
-  dir.Write("model.safetensors", weights);
-  CHECK(*ModelFingerprint(dir.path(), "f32") != first);
 }
 
 }  // namespace triptych::models

@@ -16,7 +16,8 @@ constexpr Incarnation kGateway{7};
 RequestId Id(uint64_t number) { return {kGateway, number}; }
 
 struct Fixture {
-  explicit Fixture(DeliveryLimits limits = {}) : delivery(limits) {}
+  explicit Fixture(DeliveryLimits limits = {}, std::string model = {})
+      : delivery(limits, std::move(model)) {}
 
   absl::Status Accept(uint64_t number, base::TimePoint deadline = base::kNever) {
     SubmitRequest submit{.request = Id(number), .prompt_tokens = 5, .max_tokens = 10};
@@ -249,6 +250,46 @@ TEST_CASE("Delivery: the next scheduler hears of every live request, once",
   f.Collect();
   REQUIRE(f.sent.size() == 1);
   CHECK(std::get<SubmitRequest>(f.sent[0]).request == Id(3));
+}
+
+TEST_CASE("Delivery: a request is given a pool of the model's workers, and keeps it",
+          "[scheduler][delivery]") {
+  Fixture f({}, "model");
+  const auto told = [&](std::vector<ModelRoles> models) {
+    f.delivery.OnScheduler(Membership{{}, std::move(models)}, f.now);
+    f.Collect();
+  };
+  const auto last = [&] { return std::get<SubmitRequest>(f.sent.back()).fingerprint; };
+  f.delivery.OnSchedulerConnected(f.now);
+  REQUIRE(f.Accept(1).ok());
+  CHECK(f.sent.empty());  // whom the scheduler knows is not known yet
+  told({{"model.1.float", {5}}, {"model.2.float", {7}}, {"models.0.float", {7}}});
+  REQUIRE(f.sent.size() == 1);
+  CHECK(last() == "model.2.float");
+  told({{"model.1.float", {7}}, {"model.2.float", {7}}});
+  REQUIRE(f.Accept(2).ok());
+  CHECK(last() == "model.2.float");  // as long as it is complete
+  told({{"model.1.float", {7}}, {"model.2.float", {3}}});
+  REQUIRE(f.Accept(3).ok());
+  CHECK(last() == "model.1.float");
+  f.delivery.OnSchedulerLost(f.now);
+  const auto live = f.delivery.Live(f.now);
+  CHECK(live[0].fingerprint == "model.2.float");
+  CHECK(live[2].fingerprint == "model.1.float");
+}
+
+TEST_CASE("Delivery: a scheduler without workers of the model is asked once it has said so",
+          "[scheduler][delivery]") {
+  Fixture f({}, "model");
+  REQUIRE(f.Accept(1).ok());
+  CHECK(f.delivery.Live(f.now).empty());
+  f.delivery.OnSchedulerConnected(f.now);
+  f.Collect();
+  CHECK(f.sent.empty());
+  f.delivery.OnScheduler(Membership{{}, {{"other.1.float", {7}}}}, f.now);
+  f.Collect();
+  REQUIRE(f.sent.size() == 1);
+  CHECK(std::get<SubmitRequest>(f.sent[0]).fingerprint == "model");
 }
 
 TEST_CASE("Delivery: what ends while a hello is under way is told after the welcome",

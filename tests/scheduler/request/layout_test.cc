@@ -202,4 +202,13 @@ TEST_CASE("SipHash: agrees with the paper's test vectors", "[scheduler][layout]"
   CHECK(hash.Digest() == 0x3f2acc7f57c29bdbULL);
 }
 
+TEST_CASE("ResolveLayout: positions beyond an int32 are refused before they are one",
+          "[scheduler][layout][hostile]") {
+  LayoutRules rules = Rules();
+  rules.max_prompt_tokens = 1 << 24;
+  Item video = Video({1 << 20, 2, 2}, 1e4);
+  video.max_tokens = 1 << 24;
+  CHECK(absl::IsInvalidArgument(ResolveLayout({video}, {}, rules).status()));
+}
+
 }  // namespace triptych::scheduler

@@ -147,7 +147,7 @@ TEST_CASE("Convert: malformed messages to and from a worker are refused", "[serv
        [](v1::WorkerHello* m) { m->mutable_highest_seen()->set_term(~uint64_t{1}); },
        [](v1::WorkerHello* m) { m->mutable_profile()->set_kv_blocks(INT32_MAX); },
        [](v1::WorkerHello* m) { m->mutable_profile()->set_name(std::string(300, 'n')); },
-       [](v1::WorkerHello* m) { m->mutable_profile()->set_fingerprint(std::string(65, 'f')); },
+       [](v1::WorkerHello* m) { m->mutable_profile()->set_fingerprint(std::string(129, 'f')); },
        [](v1::WorkerHello* m) { m->mutable_report()->mutable_tasks(0)->set_epoch(UINT32_MAX); }});
 }
 

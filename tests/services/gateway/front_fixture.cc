@@ -21,7 +21,7 @@ FrontFixture::FrontFixture(Options options)
       budget_(options.budget_bytes),
       core_(scheduler::Incarnation(7), clock_,
             std::make_unique<RequestDesk>(
-                SmallModel()->tokenizer(),
+                SmallModel()->tokenizer(), SmallModel()->digest(),
                 scheduler::DeliveryLimits{.max_requests = options.max_requests}, &metrics_, &log_),
             [this](absl::Span<const scheduler::GatewayToScheduler> messages) {
               OnMessages(messages);
@@ -35,7 +35,11 @@ FrontFixture::FrontFixture(Options options)
              .serves_since = kUnixSeconds - 1,
              .max_body_bytes = options.max_body_bytes,
              .write_stall = options.write_stall} {
-  core_.Call([](RequestDesk& desk, base::TimePoint now) { desk.OnSchedulerConnected(now); });
+  core_.Call([](RequestDesk& desk, base::TimePoint now) {
+    desk.OnSchedulerConnected(now);
+    desk.OnScheduler(scheduler::Membership{{}, {{SmallModel()->digest() + ".weights.format", {7}}}},
+                     now);
+  });
   auto http = HttpServer::Start("127.0.0.1:0", front_, options.timeouts);
   REQUIRE(http.ok());
   http_ = *std::move(http);

@@ -110,7 +110,7 @@ class Script {
   base::CapturingLogger log_{clock_};
   GatewayCore core_{
       Incarnation(7), clock_,
-      std::make_unique<RequestDesk>(*tokenizer_, scheduler::DeliveryLimits(), &metrics_, &log_),
+      std::make_unique<RequestDesk>(*tokenizer_, "", scheduler::DeliveryLimits(), &metrics_, &log_),
       [](absl::Span<const scheduler::GatewayToScheduler>) {}};
   PayloadService service_{&core_};
   std::unique_ptr<RpcServer> server_;

@@ -140,13 +140,14 @@ TEST_CASE("Gateway: ready while a scheduler has a worker for every stage of its 
   if (testing::SmallModel() == nullptr) {
     return triptych::testing::SkipTest("the shipped model is not here");
   }
-  const std::string& model = testing::SmallModel()->fingerprint();
+  const std::string model = testing::SmallModel()->digest() + ".weights.format";
   auto scheduler = std::make_unique<Scheduler>();
   const std::string address = scheduler->server->address();
   ReadyGateway gateway(address);
   CHECK(gateway.BecomesUnready());
   const Worker both(address, 1, "encode+prefill", model);
-  const Worker stranger(address, 2, "encode+prefill+decode", "another model");
+  const Worker stranger(address, 2, "encode+prefill+decode", "another.weights.format");
+  const Worker half(address, 6, "decode", testing::SmallModel()->digest() + ".others.format");
   CHECK(gateway.BecomesUnready());
   {
     const Worker decode(address, 3, "decode", model);
@@ -177,7 +178,7 @@ TEST_CASE("Gateway: without its scheduler it is not ready", "[services][gateway]
   ReadyGateway gateway(scheduler->server->address());
   {
     const Worker worker(scheduler->server->address(), 1, "encode+prefill+decode",
-                        testing::SmallModel()->fingerprint());
+                        testing::SmallModel()->digest() + ".weights.format");
     CHECK(gateway.BecomesReady());
     scheduler->core.Stop();
     scheduler->server.reset();

@@ -37,7 +37,7 @@ class Script {
                                             testing::kSmallVocabulary)
                        .value()),
         metrics_(&registry_),
-        desk_(*tokenizer_, {.max_requests = 4}, &metrics_, &log_) {
+        desk_(*tokenizer_, "model", {.max_requests = 4}, &metrics_, &log_) {
     desk_.Live(clock_.Now());
     desk_.OnSchedulerConnected(clock_.Now());
   }
@@ -224,19 +224,19 @@ TEST_CASE("RequestDesk: a model is served while a scheduler has a worker for eac
           "[gateway][core]") {
   Script script;
   const auto told = [&](uint8_t roles) {
-    script.desk().OnScheduler(scheduler::Membership{{}, {{"other", {7}}, {"model", {roles}}}},
-                              script.now());
-    return script.desk().Served("model");
+    script.desk().OnScheduler(
+        scheduler::Membership{{}, {{"other.w.f", {7}}, {"model.w.f", {roles}}}}, script.now());
+    return script.desk().Served();
   };
-  CHECK_FALSE(script.desk().Served("model"));
+  CHECK_FALSE(script.desk().Served());
   CHECK_FALSE(told(3));
   CHECK(told(7));
   CHECK_FALSE(told(6));
   CHECK(told(7));
   script.desk().OnSchedulerLost(script.now());
-  CHECK_FALSE(script.desk().Served("model"));
+  CHECK_FALSE(script.desk().Served());
   script.desk().OnSchedulerConnected(script.now());
-  CHECK_FALSE(script.desk().Served("model"));
+  CHECK_FALSE(script.desk().Served());
 }
 
 TEST_CASE("RequestDesk: the log has one line an answer, with the ids of both sides",

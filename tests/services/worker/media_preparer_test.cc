@@ -56,7 +56,7 @@ TEST_CASE("MediaPreparer: without a pool the grid is the gateway's and no pixel 
   const auto input = preparer.Prepare({Picture()});
   REQUIRE(input.ok());
   CHECK(input->grid == kGrid);
-  CHECK(input->patches.empty());
+  CHECK(input->pixels.empty());
 }
 
 TEST_CASE("MediaPreparer: what is no picture is INVALID_ARGUMENT", "[services][worker]") {

@@ -57,11 +57,11 @@ class ScriptedExecutor final : public engine::Executor {
   }
 
   const engine::Capacity& capacity() const override { return capacity_; }
-  void ProvidePatches(scheduler::TaskId task, engine::EncodeInput) override {
+  void ProvideInput(scheduler::TaskId task, engine::EncodeInput) override {
     std::lock_guard<std::mutex> lock(mutex_);
     patches_.insert(task);
   }
-  void DropPatches(scheduler::TaskId task) override {
+  void DropInput(scheduler::TaskId task) override {
     std::lock_guard<std::mutex> lock(mutex_);
     patches_.erase(task);
   }

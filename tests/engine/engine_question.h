@@ -1,0 +1,168 @@
+#pragma once
+
+// The first reference picture with its question and answer, and the plans that put it to an engine:
+// the same for every device.
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <deque>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/mutex.h"
+#include "engine/executor.h"
+#include "models/config/model_config.h"
+#include "models/weights/safetensors.h"
+#include "models/weights/tensor_view.h"
+#include "scheduler/plan/step_plan.h"
+#include "tests/models/patches.h"
+#include "tests/models/reference_files.h"
+#include "tests/support/skip.h"
+
+namespace triptych::engine {
+
+inline constexpr scheduler::TaskId kTask{.scheduler = {}, .number = 7};
+
+// What an engine's threads tell, in order; taken by the test.
+template <typename Event>
+class Told {
+ public:
+  void Put(Event event) {
+    base::MutexLock lock(&mutex_);
+    events_.push_back(std::move(event));
+    ready_.NotifyOne();
+  }
+  Event Take() {
+    base::MutexLock lock(&mutex_);
+    while (events_.empty()) ready_.Wait(&mutex_);
+    Event event = std::move(events_.front());
+    events_.pop_front();
+    return event;
+  }
+
+ private:
+  base::Mutex mutex_;
+  base::CondVar ready_;
+  std::deque<Event> events_ ABSL_GUARDED_BY(mutex_);
+};
+
+struct Question {
+  EncodeInput input;
+  std::vector<int32_t> ids, greedy;
+  std::vector<scheduler::Position3> positions;
+};
+
+inline Question ReadQuestion(const std::string& name = "0000") {
+  auto file = models::SafetensorsFile::Open(triptych::testing::StageGoldenDir() + "/" + name +
+                                            ".safetensors");
+  REQUIRE(file.ok());
+  const auto ints = [&](const char* tensor) {
+    const std::vector<int64_t> values = models::ToInt64s(*file->Get(tensor));
+    return std::vector<int32_t>(values.begin(), values.end());
+  };
+  const std::vector<int32_t> grid = ints("grid_thw"), at = ints("position_ids");
+  const auto config = models::LoadModelConfig(triptych::testing::SmallModelDir());
+  REQUIRE(config.ok());
+  models::Frames frames = triptych::testing::FramesOfPatches(
+      models::ToFloats(*file->Get("pixel_values")), {grid[0], grid[1], grid[2]}, *config);
+  Question question{.input = {frames.grid, frames.count, std::move(frames.pixels)},
+                    .ids = ints("input_ids"),
+                    .greedy = ints("greedy_tokens"),
+                    .positions = {}};
+  const size_t count = question.ids.size();
+  for (size_t i = 0; i < count; ++i) {
+    question.positions.push_back({at[i], at[count + i], at[2 * count + i]});
+  }
+  return question;
+}
+
+inline std::vector<scheduler::BlockId> Pages(int32_t first) {
+  std::vector<scheduler::BlockId> pages(16);
+  std::iota(pages.begin(), pages.end(), first);
+  return pages;
+}
+
+// Embeddings in pages that do not follow each other.
+inline std::vector<scheduler::BlockId> SlotPages(const Question& question) {
+  std::vector<scheduler::BlockId> pages((question.input.grid.patches() / 4 + 63) / 64);
+  std::iota(pages.begin(), pages.end(), 7);
+  std::reverse(pages.begin(), pages.end());
+  return pages;
+}
+
+inline scheduler::StepPlan EncodePlan(const Question& question) {
+  const auto visual = static_cast<int32_t>(question.input.grid.patches() / 4);
+  return {.lane = scheduler::Lane::kEncode,
+          .encodes = {{kTask, question.input.grid, visual, SlotPages(question)}}};
+}
+
+// The whole prompt, whose picture has been encoded.
+inline scheduler::StepPlan PrefillPlan(const Question& question) {
+  const auto visual = static_cast<int32_t>(question.input.grid.patches() / 4);
+  const auto first = static_cast<int32_t>(
+      std::find(question.ids.begin(), question.ids.end(), 1023) - question.ids.begin());
+  scheduler::StepPlan plan;
+  plan.rows.push_back({.task = kTask,
+                       .first_token = 0,
+                       .token_ids = question.ids,
+                       .positions = question.positions,
+                       .embeddings = {{first, visual, 0, SlotPages(question)}},
+                       .pages = Pages(3),
+                       .sample = scheduler::SampleSpec{}});
+  return plan;
+}
+
+// The token after `question`'s prompt plus `offset` answered tokens.
+inline scheduler::PlanRow DecodeRow(const Question& question, int32_t offset, int32_t token,
+                                    int32_t first_page) {
+  const int32_t at = question.positions.back().t + 1 + offset;
+  return {.task = kTask,
+          .first_token = static_cast<int32_t>(question.ids.size()) + offset,
+          .token_ids = {token},
+          .positions = {{at, at, at}},
+          .pages = Pages(first_page),
+          .sample = scheduler::SampleSpec{.params = {}, .index = offset + 1}};
+}
+
+inline bool ReferencesMissing() {
+  if (!triptych::testing::SmallModelDir().empty() && !triptych::testing::StageGoldenDir().empty()) {
+    return false;
+  }
+  triptych::testing::SkipTest("the small model or its reference results are not here");
+  return true;
+}
+
+// An engine and the verbs of a test; `make(events)` makes it.
+class EngineBench {
+ public:
+  template <typename Make>
+  explicit EngineBench(Make make) {
+    executor_ = make(
+        ExecutorEvents{.on_result = [this](scheduler::StepResult r) { results.Put(std::move(r)); },
+                       .on_import = [this](scheduler::BufferId buffer) { imports.Put(buffer); },
+                       .on_export = [this](scheduler::ExportResult r) { exports.Put(r); }});
+  }
+  ~EngineBench() { executor_.reset(); }
+
+  scheduler::StepResult Run(scheduler::StepPlan plan) {
+    Submit(std::move(plan));
+    return results.Take();
+  }
+  void Submit(scheduler::StepPlan plan) {
+    plan.id = scheduler::StepId(++last_steps_[static_cast<int>(plan.lane)]);
+    executor_->Submit(std::move(plan));
+  }
+  Executor& executor() { return *executor_; }
+
+  Told<scheduler::StepResult> results;
+  Told<scheduler::BufferId> imports;
+  Told<scheduler::ExportResult> exports;
+
+ private:
+  uint64_t last_steps_[scheduler::kNumLanes] = {};
+  std::unique_ptr<Executor> executor_;
+};
+
+}  // namespace triptych::engine

@@ -1,0 +1,133 @@
+// What is defended: on a GPU, in bfloat16, the small model answers the reference question; a
+// sequence handed over as bytes goes on with the same tokens; a step may follow one that is
+// unfinished; decode steps replayed from graphs say what eager ones say, in any company.
+
+#include "engine/gpu/gpu_executor.h"
+
+#include <cstdlib>
+
+#include "base/checksum.h"
+#include "base/cuda.h"
+#include "models/weights/checkpoint.h"
+#include "tests/engine/engine_question.h"
+
+namespace triptych::engine {
+namespace {
+
+using scheduler::BufferId;
+using scheduler::StepId;
+
+bool Missing() {
+  if (!base::DescribeCudaDevice(0).ok()) {
+    triptych::testing::SkipTest("no GPU");
+    return true;
+  }
+  return ReferencesMissing();
+}
+
+std::unique_ptr<Executor> MakeSmall(ExecutorEvents events) {
+  const std::string dir = triptych::testing::SmallModelDir();
+  const auto config = models::LoadModelConfig(dir);
+  const auto weights = models::Checkpoint::Open(dir);
+  REQUIRE((config.ok() && weights.ok()));
+  auto made = MakeGpuExecutor(
+      {.kv_blocks = 2048, .embedding_slots = 4096, .max_step_tokens = 1024, .max_patches = 4096},
+      *config, **weights, std::move(events), [](const absl::Status& status) {
+        std::fprintf(stderr, "%s\n", status.ToString().c_str());
+        std::abort();
+      });
+  INFO(made.status().ToString());
+  REQUIRE(made.ok());
+  return *std::move(made);
+}
+
+// Tokens of the answer, each step after the one before.
+std::vector<int32_t> Answer(EngineBench& engine, const Question& question) {
+  engine.executor().ProvideInput(kTask, question.input);
+  engine.Run(EncodePlan(question));
+  scheduler::StepResult result = engine.Run(PrefillPlan(question));
+  std::vector<int32_t> answer;
+  for (size_t i = 0; i < question.greedy.size(); ++i) {
+    REQUIRE(result.rows.at(0).tokens.size() == 1);
+    answer.push_back(result.rows[0].tokens[0].token);
+    scheduler::StepPlan plan;
+    plan.rows.push_back(DecodeRow(question, static_cast<int32_t>(i), answer.back(), 3));
+    result = engine.Run(std::move(plan));
+  }
+  return answer;
+}
+
+TEST_CASE("GpuExecutor: encode, prefill and decode answer as the published implementation",
+          "[engine][gpu][golden]") {
+  if (Missing()) return;
+  const Question question = ReadQuestion();
+  EngineBench engine(MakeSmall);
+  CHECK(Answer(engine, question) == question.greedy);
+}
+
+TEST_CASE("GpuExecutor: KV handed over as bytes goes on with the same tokens", "[engine][gpu]") {
+  if (Missing()) return;
+  const Question question = ReadQuestion();
+  EngineBench engine(MakeSmall);
+  engine.executor().ProvideInput(kTask, question.input);
+  engine.Run(EncodePlan(question));
+  const auto tokens = static_cast<int32_t>(question.ids.size());
+  const int64_t bytes = tokens * engine.executor().capacity().kv_bytes_per_token;
+  const scheduler::PieceBuffer buffer{BufferId(1), 4096, bytes};
+  const scheduler::CacheRange all{.token_end = tokens,
+                                  .layer_end = engine.executor().capacity().num_layers};
+  engine.Submit(PrefillPlan(question));
+  engine.executor().Export({kTask, StepId(1), buffer, all, Pages(3)});
+  scheduler::StepResult result = engine.results.Take();
+  const scheduler::ExportResult exported = engine.exports.Take();
+  const TransferRegions& regions = engine.executor().transfer_regions();
+  const absl::Span<uint8_t> staged = regions.Staging(buffer).HostBytes();
+  CHECK(exported.checksum == base::Checksum64(staged.data(), staged.size()));
+  std::copy(staged.begin(), staged.end(), regions.Landing(buffer).HostBytes().begin());
+  Told<uint64_t> checksums;
+  engine.executor().ChecksumLanded(buffer, [&](uint64_t sum) { checksums.Put(sum); });
+  CHECK(checksums.Take() == exported.checksum);
+  engine.executor().Import({kTask, buffer, all, Pages(100)});
+  CHECK(engine.imports.Take() == buffer.id);
+  const int32_t first = result.rows.at(0).tokens.at(0).token;
+  scheduler::StepPlan stayed, moved;
+  stayed.rows.push_back(DecodeRow(question, 0, first, 3));
+  moved.rows.push_back(DecodeRow(question, 0, first, 100));
+  CHECK(engine.Run(std::move(stayed)).rows.at(0).tokens.at(0).token ==
+        engine.Run(std::move(moved)).rows.at(0).tokens.at(0).token);
+}
+
+TEST_CASE("GpuExecutor: a row takes the token that an unfinished step samples", "[engine][gpu]") {
+  if (Missing()) return;
+  const Question question = ReadQuestion();
+  EngineBench engine(MakeSmall);
+  const std::vector<int32_t> answer = Answer(engine, question);
+  engine.Submit(PrefillPlan(question));
+  scheduler::StepPlan decode;
+  decode.rows.push_back(DecodeRow(question, 0, -1, 3));
+  decode.rows[0].sampled_by = scheduler::SampledBy{StepId(question.greedy.size() + 2), 0};
+  engine.Submit(std::move(decode));
+  CHECK(engine.results.Take().rows.at(0).tokens.at(0).token == answer.at(0));
+  CHECK(engine.results.Take().rows.at(0).tokens.at(0).token == answer.at(1));
+}
+
+TEST_CASE("GpuExecutor: a decode row says the same in any company", "[engine][gpu]") {
+  if (Missing()) return;
+  const Question question = ReadQuestion();
+  EngineBench engine(MakeSmall);
+  const std::vector<int32_t> answer = Answer(engine, question);
+  for (size_t rows : {1, 3, 9, 33, 64}) {
+    scheduler::StepPlan plan;
+    for (size_t i = 0; i < rows; ++i) {
+      scheduler::PlanRow row = DecodeRow(question, 0, answer.at(0), 3);
+      // One sequence writes its token; the others only read along and write into their own block.
+      if (i > 0) row.pages[row.first_token / 16] = static_cast<int32_t>(200 + i);
+      plan.rows.push_back(std::move(row));
+    }
+    const scheduler::StepResult result = engine.Run(std::move(plan));
+    CHECK(result.rows.at(0).tokens.at(0).token == answer.at(1));
+  }
+}
+
+}  // namespace
+}  // namespace triptych::engine
