@@ -15,15 +15,22 @@ namespace triptych::models {
 // borrows the tokenizer.
 class Detokenizer {
  public:
-  explicit Detokenizer(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
+  enum class Controls { kSilent, kWritten };
+  explicit Detokenizer(const Tokenizer& tokenizer, Controls controls = Controls::kSilent)
+      : tokenizer_(&tokenizer), controls_(controls) {}
 
   // The text that is certain after token `id`; often empty, never half a character.
-  std::string Push(int32_t id) { return stream_.Push(tokenizer_->TokenBytes(id)); }
+  std::string Push(int32_t id) {
+    const absl::string_view bytes = tokenizer_->TokenBytes(id);
+    const bool control = bytes.empty() && controls_ == Controls::kWritten;
+    return stream_.Push(control ? tokenizer_->ControlText(id) : bytes);
+  }
   // What is left when no token follows.
   std::string Finish() { return stream_.Finish(); }
 
  private:
   const Tokenizer* tokenizer_;
+  Controls controls_;
   Utf8Stream stream_;
 };
 

@@ -42,6 +42,7 @@ StopMatcher::Output StopMatcher::Push(absl::string_view text) {
     }
     if (complete == 0) continue;
     stopped_ = out.stopped = true;
+    out.stop = held_.substr(held_.size() - complete);
     held_.resize(held_.size() - complete);
     out.text = std::move(held_);
     held_.clear();

@@ -18,6 +18,7 @@ class StopMatcher {
   struct Output {
     std::string text;  // safe to send
     bool stopped = false;
+    std::string stop;  // the one that was found
   };
 
   // Empty stop strings are ignored.

@@ -47,6 +47,13 @@ absl::string_view Tokenizer::TokenBytes(int32_t id) const {
   return bytes_[static_cast<size_t>(id)];
 }
 
+absl::string_view Tokenizer::ControlText(int32_t id) const {
+  for (const auto& [text, control] : controls_) {
+    if (control == id) return text;
+  }
+  return {};
+}
+
 std::string Tokenizer::Decode(const std::vector<int32_t>& ids) const {
   std::string bytes;
   for (const int32_t id : ids) bytes.append(TokenBytes(id).data(), TokenBytes(id).size());

@@ -38,6 +38,8 @@ class Tokenizer {
   // The bytes that a token stands for; nothing for special control tokens and for ids without one.
   // Not always whole characters. Lives as long as the tokenizer.
   absl::string_view TokenBytes(int32_t id) const;
+  // The word that a control id was published as; empty for other ids. A walk over the few of them.
+  absl::string_view ControlText(int32_t id) const;
   // The bytes of all tokens together, made valid UTF-8.
   std::string Decode(const std::vector<int32_t>& ids) const;
 

@@ -125,7 +125,10 @@ void Delivery::OnScheduler(const SchedulerToGateway& message, base::TimePoint no
   std::visit([&](const auto& m) { OnMessage(m, now); }, message);
 }
 
-void Delivery::OnMessage(const RequestAdmitted&, base::TimePoint) {}
+void Delivery::OnMessage(const RequestAdmitted& admitted, base::TimePoint) {
+  if (requests_.count(admitted.request) == 0) return;
+  actions_.emplace_back(DeliverAdmitted{admitted.request});
+}
 
 void Delivery::OnMessage(const RequestFailed& failed, base::TimePoint) {
   Conclude(failed.request, failed.status, failed.retry_after);

@@ -49,7 +49,14 @@ struct DeliverProgress {
   RequestProgress::Milestone milestone{};
 };
 
-using DeliveryAction = std::variant<SendGatewayMessage, DeliverTokens, DeliverEnd, DeliverProgress>;
+// The scheduler has taken the request in: what may still refuse it is a failure. Said again by the
+// next scheduler; may be missing before the first token.
+struct DeliverAdmitted {
+  RequestId request;
+};
+
+using DeliveryAction =
+    std::variant<SendGatewayMessage, DeliverTokens, DeliverEnd, DeliverProgress, DeliverAdmitted>;
 
 struct DeliveryLimits {
   int max_requests = 4096;  // live at once

@@ -125,6 +125,7 @@ struct PulledInput {
   std::vector<int32_t> prefix_tokens;  // frozen: already sent
   SamplingParams sampling;
   int32_t max_tokens = 0;  // of the whole answer, prefix included
+  int32_t min_tokens = 0;  // a stop token among these ends nothing
   std::vector<int32_t> stop_token_ids;
 };
 

@@ -18,6 +18,7 @@ SequenceLimits LimitsOf(const StageState& state, const PulledInput& input, int32
           .max_tokens = input.max_tokens,
           .sample_limit = sample_limit,
           .max_position = state.config.max_position,
+          .min_tokens = input.min_tokens,
           .stop_token_ids = input.stop_token_ids};
 }
 

@@ -98,7 +98,10 @@ bool Sequence::FinishRow(const std::vector<SampledToken>& sampled) {
 Finish Sequence::finish() const {
   if (answer_.empty()) return Finish::kNone;
   const auto& stops = limits_.stop_token_ids;
-  if (std::find(stops.begin(), stops.end(), answer_.back()) != stops.end()) return Finish::kStop;
+  const bool may_stop = answer_tokens() > limits_.min_tokens;
+  if (may_stop && std::find(stops.begin(), stops.end(), answer_.back()) != stops.end()) {
+    return Finish::kStop;
+  }
   const bool full = answer_tokens() >= limits_.max_tokens || known_tokens() > limits_.max_position;
   return full ? Finish::kLength : Finish::kNone;
 }

@@ -19,6 +19,7 @@ struct SequenceLimits {
   int32_t max_tokens = 0;    // of the answer
   int32_t sample_limit = 0;  // this task samples answer tokens below this index
   int32_t max_position = 0;  // longest sequence in tokens
+  int32_t min_tokens = 0;    // a stop token among these ends nothing
   std::vector<int32_t> stop_token_ids;
 };
 

@@ -92,13 +92,19 @@ absl::StatusOr<std::vector<Arrival>> MakeArrivals(const BenchOptions& options) {
   return TraceArrivals(csv, options.rate, duration);
 }
 
+// A run that completed nothing has measured nothing.
+absl::Status Verdict(const LoadReport& report) {
+  if (report.completed > 0) return absl::OkStatus();
+  return absl::AbortedError("no request was completed");
+}
+
 absl::Status Publish(const LoadReport& report, const BenchOptions& options) {
   std::fputs(ReportTable(report).c_str(), stdout);
-  if (options.json.empty()) return absl::OkStatus();
+  if (options.json.empty()) return Verdict(report);
   std::ofstream out(options.json, std::ios::trunc);
   out << ReportJson(report) << "\n";
   out.close();
-  return out ? absl::OkStatus() : absl::InternalError("--json: cannot write " + options.json);
+  return out ? Verdict(report) : absl::InternalError("--json: cannot write " + options.json);
 }
 
 absl::StatusOr<std::unique_ptr<LoadClient>> ClientOf(const BenchOptions& options,

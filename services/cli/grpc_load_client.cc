@@ -30,11 +30,12 @@ class GrpcLoadClient::Call final : public grpc::ClientReadReactor<v1::GenerateRe
 
   void OnDone(const grpc::Status& status) override {
     LoadListener* const listener = listener_;
-    const auto code = static_cast<absl::StatusCode>(status.error_code());
+    const absl::Status end(static_cast<absl::StatusCode>(status.error_code()),
+                           status.error_message());
     const int output_tokens = output_tokens_;
     // Before anyone hears of it: after the last end the process may leave main.
     delete this;
-    listener->OnEnd(code, output_tokens);
+    listener->OnEnd(end, output_tokens);
   }
 
  private:

@@ -1,93 +1,98 @@
 #include "services/cli/http_get.h"
 
-#include <netdb.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <unistd.h>
-
-#include <memory>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+#include <optional>
 #include <utility>
-#include <vector>
 
-#include "absl/strings/numbers.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
-#include "base/status.h"
+#include "absl/strings/strip.h"
 
 namespace triptych::services {
 namespace {
 
-// Most that an admin page may be.
-constexpr size_t kMaxReplyBytes = 16 << 20;
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using Error = boost::system::error_code;
+using Tcp = asio::ip::tcp;
 
-class Socket {
+// Most that an admin page may be.
+constexpr uint64_t kMaxReplyBytes = 16 << 20;
+
+// One exchange; its operations follow one another on the context that the caller runs.
+class Exchange {
  public:
-  explicit Socket(int descriptor) : descriptor_(descriptor) {}
-  Socket(Socket&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
-  ~Socket() {
-    if (descriptor_ >= 0) close(descriptor_);
+  Exchange(asio::io_context* context, const HostPort& to, absl::string_view path)
+      : resolver_(*context), stream_(*context), request_(http::verb::get, std::string(path), 11) {
+    request_.set(http::field::host, to.host);
+    request_.keep_alive(false);
+    parser_.body_limit(kMaxReplyBytes);
+    resolver_.async_resolve(to.host, to.port, [this](Error error, const auto& found) {
+      if (Failed("unknown host", error)) return;
+      stream_.async_connect(found, [this](Error refused, const Tcp::endpoint&) {
+        if (!Failed("cannot connect", refused)) Send();
+      });
+    });
   }
-  int get() const { return descriptor_; }
+
+  absl::StatusOr<HttpReply> Result(const std::string& address) {
+    if (done_) {
+      return HttpReply{.status = static_cast<int>(parser_.get().result_int()),
+                       .body = std::move(parser_.get().body())};
+    }
+    return absl::UnavailableError(absl::StrCat(address, ": ", why_));
+  }
 
  private:
-  int descriptor_;
+  bool Failed(const char* what, Error error) {
+    if (error) why_ = absl::StrCat(what, ": ", error.message());
+    return static_cast<bool>(error);
+  }
+
+  void Send() {
+    http::async_write(stream_, request_, [this](Error error, size_t) {
+      if (Failed("cannot send", error)) return;
+      http::async_read(stream_, buffer_, parser_, [this](Error unread, size_t) {
+        done_ = !Failed("the answer is not HTTP", unread);
+      });
+    });
+  }
+
+  Tcp::resolver resolver_;
+  beast::tcp_stream stream_;
+  http::request<http::empty_body> request_;
+  beast::flat_buffer buffer_;
+  http::response_parser<http::string_body> parser_;
+  std::string why_ = "no answer in time";
+  bool done_ = false;
 };
-
-absl::StatusOr<Socket> ConnectTo(const std::string& address, base::Duration timeout) {
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos) return absl::InvalidArgumentError(address + ": want host:port");
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const std::string host = address.substr(0, colon), port = address.substr(colon + 1);
-  if (getaddrinfo(host.c_str(), port.c_str(), &hints, &found) != 0) {
-    return absl::UnavailableError(address + ": unknown host");
-  }
-  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owned(found, freeaddrinfo);
-  Socket connection(socket(found->ai_family, found->ai_socktype | SOCK_CLOEXEC, 0));
-  const auto us = std::chrono::duration_cast<std::chrono::microseconds>(timeout).count();
-  const timeval limit = {us / 1'000'000, us % 1'000'000};
-  setsockopt(connection.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-  setsockopt(connection.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-  if (connect(connection.get(), found->ai_addr, found->ai_addrlen) != 0) {
-    return absl::UnavailableError(address + ": cannot connect");
-  }
-  return connection;
-}
-
-absl::StatusOr<std::string> ReadAll(const Socket& connection) {
-  std::string text;
-  char buffer[16384];
-  while (text.size() < kMaxReplyBytes) {
-    const ssize_t count = recv(connection.get(), buffer, sizeof(buffer), 0);
-    if (count < 0) return absl::UnavailableError("no answer in time");
-    if (count == 0) break;
-    text.append(buffer, static_cast<size_t>(count));
-  }
-  return text;
-}
 
 }  // namespace
 
+absl::StatusOr<HostPort> SplitAddress(absl::string_view address) {
+  if (!absl::ConsumePrefix(&address, "http://") && absl::StrContains(address, "://")) {
+    return absl::InvalidArgumentError(absl::StrCat(address, ": want host:port, or http:// before it"));
+  }
+  absl::ConsumeSuffix(&address, "/");
+  const size_t colon = address.rfind(':');
+  if (colon == absl::string_view::npos || colon + 1 == address.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(address, ": want host:port"));
+  }
+  absl::string_view host = address.substr(0, colon);
+  if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
+  return HostPort{std::string(host), std::string(address.substr(colon + 1))};
+}
+
 absl::StatusOr<HttpReply> HttpGet(const std::string& address, absl::string_view path,
                                   base::Duration timeout) {
-  ASSIGN_OR_RETURN(const Socket connection, ConnectTo(address, timeout));
-  const std::string request =
-      absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: ", address, "\r\nConnection: close\r\n\r\n");
-  if (send(connection.get(), request.data(), request.size(), MSG_NOSIGNAL) !=
-      static_cast<ssize_t>(request.size())) {
-    return absl::UnavailableError(address + ": cannot send");
-  }
-  ASSIGN_OR_RETURN(const std::string text, ReadAll(connection));
-  const size_t end = text.find("\r\n\r\n");
-  const std::vector<absl::string_view> words =
-      absl::StrSplit(absl::string_view(text).substr(0, text.find("\r\n")), ' ');
-  HttpReply reply;
-  if (end == std::string::npos || words.size() < 2 || !absl::SimpleAtoi(words[1], &reply.status)) {
-    return absl::InternalError(address + ": the answer is not HTTP");
-  }
-  reply.body = text.substr(end + 4);
-  return reply;
+  const absl::StatusOr<HostPort> to = SplitAddress(address);
+  if (!to.ok()) return to.status();
+  asio::io_context context{1};
+  Exchange exchange(&context, *to, path);
+  context.run_for(timeout);
+  return exchange.Result(address);
 }
 
 }  // namespace triptych::services

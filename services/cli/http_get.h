@@ -1,7 +1,6 @@
 #pragma once
 
-// One blocking HTTP/1.1 GET to a process of ours: admin pages and nothing else. No TLS, no
-// redirects, no chunked bodies. Thread-safe.
+// One blocking HTTP/1.1 GET to a process of ours. No TLS, no redirects. Thread-safe.
 
 #include <string>
 
@@ -16,8 +15,17 @@ struct HttpReply {
   std::string body;
 };
 
-// `address` is host:port. UNAVAILABLE when nobody answers within `timeout` for each step (connect,
-// each read), INTERNAL for an answer that is not HTTP.
+struct HostPort {
+  std::string host;  // without brackets
+  std::string port;
+};
+
+// `host:port`, `[::1]:port`, and either behind `http://`, as people copy it. INVALID_ARGUMENT for
+// anything else.
+absl::StatusOr<HostPort> SplitAddress(absl::string_view address);
+
+// `address` as SplitAddress(). UNAVAILABLE, with the reason, when there is no whole answer within
+// `timeout`.
 absl::StatusOr<HttpReply> HttpGet(const std::string& address, absl::string_view path,
                                   base::Duration timeout);
 

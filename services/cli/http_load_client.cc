@@ -5,6 +5,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -20,6 +21,8 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 using Error = boost::system::error_code;
 using Tcp = asio::ip::tcp;
+
+constexpr size_t kMaxRefusalBytes = 16 << 10;
 
 // On the client's thread. Owned by the operation under way, or by the client's idle list.
 class HttpLoadClient::Connection : public std::enable_shared_from_this<Connection> {
@@ -41,29 +44,31 @@ class HttpLoadClient::Connection : public std::enable_shared_from_this<Connectio
     if (connected_) return Write();
     stream_.async_connect(client_->endpoints_,
                           [self = shared_from_this()](Error error, const Tcp::endpoint&) {
-                            if (error) return self->End(CodeOf(error));
+                            if (error) return self->End(StatusOf(error));
                             self->connected_ = true;
                             self->stream_.socket().set_option(Tcp::no_delay(true), error);
                             self->Write();
                           });
   }
 
-  static absl::StatusCode CodeOf(Error error) {
-    return error == beast::error::timeout ? absl::StatusCode::kDeadlineExceeded
-                                          : absl::StatusCode::kUnavailable;
+  static absl::Status StatusOf(Error error) {
+    if (error == beast::error::timeout) return absl::DeadlineExceededError("no answer in time");
+    return absl::UnavailableError(error.message());
   }
 
   void Write() {
     asio::async_write(stream_, asio::buffer(out_),
                       [self = shared_from_this()](Error error, size_t) {
-                        if (error) return self->End(CodeOf(error));
+                        if (error) return self->End(StatusOf(error));
                         self->ReadHeader();
                       });
   }
 
   void ReadHeader() {
     parser_.emplace();
-    parser_->body_limit(boost::none);
+    // Boost 1.74 takes "none" for a limit that every length exceeds.
+    parser_->body_limit(std::numeric_limits<uint64_t>::max());
+    refusal_.clear();
     http::async_read_header(stream_, buffer_, *parser_,
                             [self = shared_from_this()](Error error, size_t) {
                               if (error) return self->OnSilence(error);
@@ -78,7 +83,7 @@ class HttpLoadClient::Connection : public std::enable_shared_from_this<Connectio
     http::async_read_some(stream_, buffer_, *parser_,
                           [self = shared_from_this()](Error error, size_t) {
                             if (error && error != http::error::need_buffer) {
-                              return self->End(CodeOf(error));
+                              return self->End(StatusOf(error));
                             }
                             self->Take();
                             self->ReadBody();
@@ -86,7 +91,12 @@ class HttpLoadClient::Connection : public std::enable_shared_from_this<Connectio
   }
 
   void Take() {
-    events_.Feed({chunk_.data(), chunk_.size() - parser_->get().body().size});
+    const absl::string_view bytes{chunk_.data(), chunk_.size() - parser_->get().body().size};
+    if (parser_->get().result() != http::status::ok) {
+      if (refusal_.size() < kMaxRefusalBytes) refusal_.append(bytes.data(), bytes.size());
+      return;
+    }
+    events_.Feed(bytes);
     const int parts = events_.events().parts - parts_;
     if (parts == 0) return;
     parts_ += parts;
@@ -95,7 +105,7 @@ class HttpLoadClient::Connection : public std::enable_shared_from_this<Connectio
 
   // Before any answer. A connection that was used before may have been closed while it was idle.
   void OnSilence(Error error) {
-    if (error == beast::error::timeout || !std::exchange(reused_, false)) return End(CodeOf(error));
+    if (error == beast::error::timeout || !std::exchange(reused_, false)) return End(StatusOf(error));
     stream_.close();
     connected_ = false;
     buffer_.clear();
@@ -103,17 +113,22 @@ class HttpLoadClient::Connection : public std::enable_shared_from_this<Connectio
   }
 
   void EndAnswered() {
-    absl::StatusCode code = CodeOfHttpStatus(static_cast<int>(parser_->get().result_int()));
-    if (code == absl::StatusCode::kOk && !events_.events().done) code = absl::StatusCode::kInternal;
+    const auto http_status = static_cast<int>(parser_->get().result_int());
+    absl::Status status(CodeOfHttpStatus(http_status),
+                        absl::StrCat(http_status, " ", ErrorSentence(refusal_)));
+    if (status.ok() && !events_.events().done) {
+      status = absl::InternalError(events_.events().failed ? events_.events().error
+                                                           : "the stream has no end");
+    }
     const bool again = parser_->keep_alive();
     stream_.expires_never();
     if (again) client_->idle_.push_back(shared_from_this());
-    std::exchange(listener_, nullptr)->OnEnd(code, events_.events().output_tokens);
+    std::exchange(listener_, nullptr)->OnEnd(status, events_.events().output_tokens);
   }
 
-  void End(absl::StatusCode code) {
+  void End(const absl::Status& status) {
     stream_.close();
-    std::exchange(listener_, nullptr)->OnEnd(code, 0);
+    std::exchange(listener_, nullptr)->OnEnd(status, 0);
   }
 
   HttpLoadClient* const client_;
@@ -126,6 +141,7 @@ class HttpLoadClient::Connection : public std::enable_shared_from_this<Connectio
   std::string out_;
   LoadListener* listener_ = nullptr;
   EventStreamReader events_;
+  std::string refusal_;  // the body of an answer other than 200
   int parts_ = 0;  // told so far
 };
 
@@ -141,10 +157,9 @@ absl::StatusOr<std::unique_ptr<HttpLoadClient>> HttpLoadClient::Connect(
   }
   std::unique_ptr<HttpLoadClient> client(
       new HttpLoadClient(server, std::move(model), request_timeout));
-  const size_t colon = server.rfind(':');
+  ASSIGN_OR_RETURN(const HostPort address, SplitAddress(server));
   Error error;
-  client->endpoints_ = Tcp::resolver(client->context_)
-                           .resolve(server.substr(0, colon), server.substr(colon + 1), error);
+  client->endpoints_ = Tcp::resolver(client->context_).resolve(address.host, address.port, error);
   if (error) return absl::InvalidArgumentError(server + ": unknown host");
   client->thread_ = std::thread([c = client.get()] { c->context_.run(); });
   return client;

@@ -15,7 +15,8 @@ class LoadListener {
   // A part of the answer has come; the tokens it carried, at least 1 where the API does not say.
   virtual void OnPart(int tokens) = 0;
   // Last, exactly once. `output_tokens` of the whole answer; 0: the server did not say.
-  virtual void OnEnd(absl::StatusCode code, int output_tokens) = 0;
+  // An error has the server's own words as its message.
+  virtual void OnEnd(const absl::Status& status, int output_tokens) = 0;
 };
 
 class LoadClient {

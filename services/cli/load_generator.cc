@@ -23,9 +23,9 @@ class LoadGenerator::Call final : public LoadListener {
     outcome_.tokens += tokens;
   }
 
-  void OnEnd(absl::StatusCode code, int output_tokens) override {
+  void OnEnd(const absl::Status& status, int output_tokens) override {
     outcome_.end = Elapsed();
-    outcome_.code = code;
+    outcome_.status = status;
     if (output_tokens > 0) outcome_.tokens = output_tokens;
     owner_->OnEnded(index_, std::move(outcome_));
     delete this;
@@ -55,7 +55,7 @@ std::vector<RequestOutcome> LoadGenerator::Run(const std::vector<Arrival>& arriv
     const v1::GenerateRequest request = MakeRequest(
         entry, static_cast<int64_t>(i), arrival.context_tokens, arrival.generated_tokens);
     if (!WaitUntil(start + arrival.at)) {
-      outcome.code = absl::StatusCode::kResourceExhausted;
+      outcome.status = absl::ResourceExhaustedError("--max-in-flight is reached");
       base::MutexLock lock(&mutex_);
       outcomes_[i] = std::move(outcome);
       continue;

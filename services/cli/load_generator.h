@@ -17,7 +17,7 @@ namespace triptych::services {
 
 // Times in seconds after the scheduled arrival.
 struct RequestOutcome {
-  absl::StatusCode code = absl::StatusCode::kUnknown;
+  absl::Status status = absl::UnknownError("no end was heard of");
   base::Duration scheduled{0};  // after the start of the run
   double sent = 0;              // how late the request left
   double first_token = 0;       // 0: none came

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
 namespace triptych::services {
@@ -21,8 +22,9 @@ void Count(const RequestOutcome& outcome, const LoadObjectives& objectives, Load
   ++report->requests;
   if (outcome.with_picture) ++report->picture_requests;
   samples->sent_late.push_back(outcome.sent);
-  if (outcome.code != absl::StatusCode::kOk) {
-    ++report->errors[absl::StatusCodeToString(outcome.code)];
+  if (!outcome.status.ok()) {
+    ++report->errors[absl::StatusCodeToString(outcome.status.code())];
+    if (report->first_error.empty()) report->first_error = outcome.status.ToString();
     return;
   }
   ++report->completed;
@@ -87,6 +89,7 @@ std::string ReportTable(const LoadReport& report) {
   for (const auto& [code, count] : report.errors) {
     absl::StrAppendFormat(&out, "error %s: %d\n", code, count);
   }
+  if (!report.first_error.empty()) absl::StrAppend(&out, "the first: ", report.first_error, "\n");
   absl::StrAppendFormat(&out, "%-10s %10s %10s %10s %10s\n", "ms", "p50", "p90", "p99", "max");
   const std::pair<const char*, const Percentiles*> lines[] = {{"TTFT", &report.ttft},
                                                               {"ITL", &report.itl},
@@ -107,6 +110,7 @@ std::string ReportJson(const LoadReport& report) {
                      {"completed", report.completed},
                      {"within_objectives", report.within_objectives},
                      {"errors", report.errors},
+                     {"first_error", report.first_error},
                      {"requests_per_second", PerSecond(report, report.completed)},
                      {"goodput_per_second", PerSecond(report, report.within_objectives)},
                      {"tokens_per_second", PerSecond(report, report.output_tokens)},

@@ -31,6 +31,7 @@ struct LoadReport {
   int64_t within_objectives = 0;
   int64_t output_tokens = 0;
   std::map<std::string, int64_t> errors;  // by canonical code
+  std::string first_error;                // in the server's words; empty: there was none
   Percentiles ttft, itl, tpot, e2e;
   Percentiles sent_late;  // of the generator itself: its error bar
 };

@@ -68,6 +68,15 @@ absl::StatusCode CodeOfHttpStatus(int status) {
   }
 }
 
+std::string ErrorSentence(absl::string_view json) {
+  const Json body = Json::parse(json, nullptr, /*allow_exceptions=*/false);
+  const Json error = body.is_object() ? body.value("error", Json()) : Json();
+  const Json message = error.is_object() ? error.value("message", Json()) : error;
+  if (message.is_string()) return message.get<std::string>();
+  constexpr size_t kLongest = 200;
+  return std::string(json.substr(0, kLongest));
+}
+
 void EventStreamReader::Feed(absl::string_view bytes) {
   while (true) {
     const size_t end = bytes.find('\n');
@@ -95,13 +104,15 @@ void EventStreamReader::Take(absl::string_view line) {
   const Json event = Json::parse(line, nullptr, /*allow_exceptions=*/false);
   if (!event.is_object() || event.contains("error")) {
     events_.failed = true;
+    events_.error = ErrorSentence(line);
     return;
   }
   const Json& choices = event.value("choices", Json::array());
   if (choices.is_array() && !choices.empty() && choices[0].is_object()) {
     const Json delta = choices[0].value("delta", Json::object());
-    // The first event may open the stream with a token that has no text of its own.
-    if (delta.is_object() && delta.contains("content")) ++events_.parts;
+      // An event without text opens the answer, before any token.
+    const Json content = delta.is_object() ? delta.value("content", Json()) : Json();
+    if (content.is_string() && !content.get_ref<const std::string&>().empty()) ++events_.parts;
   }
   const Json usage = event.value("usage", Json());
   if (usage.is_object()) events_.output_tokens = usage.value("completion_tokens", 0);

@@ -18,11 +18,15 @@ std::string OpenAiBody(const v1::GenerateRequest& request, const std::string& mo
 // The canonical code that an HTTP status stands for.
 absl::StatusCode CodeOfHttpStatus(int status);
 
+// The sentence of an error's body, or its beginning where it is in another form.
+std::string ErrorSentence(absl::string_view json);
+
 // What has come of an answer's event stream.
 struct AnswerEvents {
   int parts = 0;          // events that carried text
   int output_tokens = 0;  // as the usage says; 0 until it has come
   bool failed = false;    // an error came in the stream
+  std::string error;      // its sentence
   bool done = false;      // [DONE] came
 };
 

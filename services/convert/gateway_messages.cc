@@ -184,6 +184,7 @@ v1::PulledInput ToProto(const scheduler::PulledInput& input) {
   out.mutable_prefix_tokens()->Add(input.prefix_tokens.begin(), input.prefix_tokens.end());
   *out.mutable_sampling() = ToProto(input.sampling);
   out.set_max_tokens(input.max_tokens);
+  out.set_min_tokens(input.min_tokens);
   out.mutable_stop_token_ids()->Add(input.stop_token_ids.begin(), input.stop_token_ids.end());
   return out;
 }
@@ -295,6 +296,7 @@ absl::StatusOr<scheduler::PulledInput> FromProto(const v1::PulledInput& input) {
   out.prefix_tokens.assign(input.prefix_tokens().begin(), input.prefix_tokens().end());
   ASSIGN_OR_RETURN(out.sampling, FromProto(input.sampling()));
   out.max_tokens = input.max_tokens();
+  out.min_tokens = input.min_tokens();
   out.stop_token_ids.assign(input.stop_token_ids().begin(), input.stop_token_ids().end());
   return out;
 }

@@ -4,7 +4,9 @@
 #include <future>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/check.h"
 #include "base/random.h"
 #include "base/status.h"
@@ -20,6 +22,20 @@
 #include "services/runtime/shutdown.h"
 
 namespace triptych::services {
+
+namespace {
+
+bool IsLoopback(absl::string_view address) {
+  const absl::string_view host = address.substr(0, address.rfind(':'));
+  return host == "localhost" || host == "[::1]" || host == "::1" || absl::StartsWith(host, "127.");
+}
+
+bool ServesClientMetrics(const GatewayOptions& options) {
+  if (options.client_metrics == "auto") return IsLoopback(options.http);
+  return options.client_metrics == "on";
+}
+
+}  // namespace
 
 // In the order of construction; destroyed from the outside in: first the ports, then the core.
 struct Gateway::Parts {
@@ -44,10 +60,15 @@ struct Gateway::Parts {
               .core = core,
               .budget = budget,
               .metrics = metrics,
+              .log = log,
               .ready = [this] { return Ready(); },
               .unix_seconds = base::UnixSeconds,
               .serves_since = base::UnixSeconds(),
-              .max_body_bytes = options.max_body_mb << 20},
+              .max_body_bytes = options.max_body_mb << 20,
+              .client_metrics = ServesClientMetrics(options)
+                                    ? std::function<std::string()>([this] { return Metrics(); })
+                                    : nullptr,
+              .allowed_origins = absl::StrSplit(options.allowed_origins, ',', absl::SkipEmpty())},
         tokens(&core),
         payload(&core),
         inference(front) {}
@@ -70,6 +91,11 @@ struct Gateway::Parts {
   bool Ready() const {
     SchedulerLink* to = link_ready.load();
     return to != nullptr && to->ready() && !draining.load();
+  }
+  std::string Metrics() {
+    const int64_t held = (options.payload_budget_mb << 20) - budget.free_bytes();
+    metrics.held_payload_bytes.Set(static_cast<double>(held));
+    return registry.Serialize();
   }
   // On the core's thread alone, so that the last word is the newest.
   void TellHealth() { grpc->SetServing(Ready()); }
@@ -100,13 +126,7 @@ struct Gateway::Parts {
 };
 
 absl::Status Gateway::Parts::Listen() {
-  AdminPages pages{.metrics =
-                       [this] {
-                         const int64_t held =
-                             (options.payload_budget_mb << 20) - budget.free_bytes();
-                         metrics.held_payload_bytes.Set(static_cast<double>(held));
-                         return registry.Serialize();
-                       },
+  AdminPages pages{.metrics = [this] { return Metrics(); },
                    .alive = [] { return true; },
                    .ready = [this] { return Ready(); }};
   ASSIGN_OR_RETURN(admin, AdminServer::Start(options.admin, std::move(pages)));
@@ -137,7 +157,8 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const GatewayOptions& op
                                                         const base::Clock& clock,
                                                         base::Logger* log) {
   ASSIGN_OR_RETURN(const base::RpcSecurity security, options.security.Open({options.internal}));
-  ASSIGN_OR_RETURN(std::unique_ptr<ServedModel> model, ServedModel::Load(options.model));
+  ASSIGN_OR_RETURN(std::unique_ptr<ServedModel> model,
+                   ServedModel::Load(options.model, options.served_model_name));
   auto parts = std::make_unique<Parts>(options, security, clock, log, std::move(model));
   RETURN_IF_ERROR(parts->Listen());
   return std::unique_ptr<Gateway>(new Gateway(std::move(parts)));

@@ -29,6 +29,10 @@ void GatewayOptions::Declare(base::FlagSet* flags) {
                                        "bound"});
   flags->AddString(&model,
                    {.name = "model", .doc = "directory of the checkpoint", .presence = kRequired});
+  flags->AddString(&served_model_name,
+                   {.name = "served-model-name",
+                    .doc = "names that clients may use, separated by commas, the first of them the "
+                           "model's own; empty: the last part of --model"});
   flags->AddInt(&payload_budget_mb, {.name = "payload-budget-mb",
                                      .doc = "memory for bodies and media of all live requests",
                                      .default_value = 1024,
@@ -45,9 +49,9 @@ void GatewayOptions::Declare(base::FlagSet* flags) {
                                 .min = 1,
                                 .max = 1 << 16});
   flags->AddInt(&max_output_tokens, {.name = "max-output-tokens",
-                                     .doc = "longest answer",
-                                     .default_value = 2048,
-                                     .min = 1,
+                                     .doc = "longest answer; 0: what the context holds",
+                                     .default_value = 0,
+                                     .min = 0,
                                      .max = 1 << 20});
   flags->AddInt(&request_timeout_ms, {.name = "request-timeout-ms",
                                       .doc = "longest life of a request",
@@ -59,6 +63,13 @@ void GatewayOptions::Declare(base::FlagSet* flags) {
                                  .default_value = 30,
                                  .min = 0,
                                  .max = 3600});
+  flags->AddChoice(&client_metrics, {.name = "client-metrics",
+                                     .doc = "/metrics on the --http port too; auto: where that "
+                                            "is an address of this machine alone",
+                                     .choices = {"auto", "on", "off"}});
+  flags->AddString(&allowed_origins, {.name = "allowed-origins",
+                                      .doc = "pages that may use the HTTP API from a browser, as "
+                                             "https://host:port, separated by commas; *: any"});
   flags->AddChoice(&log_level, {.name = "log-level",
                                 .doc = "least that is logged; info: each request's end",
                                 .choices = base::LogLevelNames()});

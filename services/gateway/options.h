@@ -19,7 +19,10 @@ struct GatewayOptions {
   std::string admin;
   std::string advertise;
   std::string model;
+  std::string served_model_name;
   std::string log_level;
+  std::string client_metrics;
+  std::string allowed_origins;
   int64_t payload_budget_mb = 0;
   int64_t max_body_mb = 0;
   int64_t max_requests = 0;

@@ -7,8 +7,7 @@
 #include <thread>
 #include <utility>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
+#include "services/runtime/listener.h"
 
 namespace triptych::services {
 namespace {
@@ -20,6 +19,7 @@ using Tcp = asio::ip::tcp;
 
 constexpr auto kTimeout = std::chrono::seconds(5);
 constexpr uint64_t kMaxBodyBytes = 1024;
+constexpr int kBacklog = 128;
 
 http::response<http::string_body> Answer(const AdminPages& pages, beast::string_view target) {
   http::response<http::string_body> response(http::status::ok, 11);
@@ -85,23 +85,11 @@ class AdminServer::Impl {
   }
 
   absl::StatusOr<std::string> Listen(const std::string& address) {
-    const size_t colon = address.rfind(':');
-    int port = 0;
-    beast::error_code error;
-    if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port)) {
-      return absl::InvalidArgumentError(absl::StrCat("not host:port: ", address));
-    }
-    const auto host = asio::ip::make_address(address.substr(0, colon), error);
-    if (error) return absl::InvalidArgumentError(absl::StrCat("not an IP address: ", address));
-    const Tcp::endpoint endpoint(host, static_cast<uint16_t>(port));
-    acceptor_.open(endpoint.protocol(), error);
-    if (!error) acceptor_.set_option(asio::socket_base::reuse_address(true), error);
-    if (!error) acceptor_.bind(endpoint, error);
-    if (!error) acceptor_.listen(128, error);
-    if (error) return absl::UnavailableError(absl::StrCat("cannot listen on ", address));
+    absl::StatusOr<std::string> bound = services::Listen(address, kBacklog, &acceptor_);
+    if (!bound.ok()) return bound;
     Accept();
     thread_ = std::thread([this] { context_.run(); });
-    return absl::StrCat(address.substr(0, colon), ":", acceptor_.local_endpoint().port());
+    return bound;
   }
 
  private:

@@ -20,8 +20,7 @@ struct AdminPages {
 
 class AdminServer {
  public:
-  // INVALID_ARGUMENT when the address is not an IP address and a port (0: a free one), UNAVAILABLE
-  // when it cannot be bound.
+  // Errors as Listen().
   static absl::StatusOr<std::unique_ptr<AdminServer>> Start(const std::string& address,
                                                             AdminPages pages);
   ~AdminServer();

@@ -28,6 +28,11 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   if (result->server_ == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", address));
   }
+  // Probes may ask for the API by its name: known by one, it follows every change of the whole.
+  auto* health = result->server_->GetHealthCheckService();
+  if (audience == base::RpcAudience::kClients && health != nullptr) {
+    health->SetServingStatus("triptych.v1.Inference", true);
+  }
   result->address_ = address.rfind("unix", 0) == 0
                          ? address
                          : absl::StrCat(address.substr(0, address.rfind(':')), ":", port);

@@ -198,6 +198,9 @@ def case_context(args):
         shutil.copytree(args.root, context, ignore=lambda folder, names: [
             name for name in names if folder == args.root and
             any(fnmatch.fnmatch(name, pattern) for pattern in ignored)])
+        for kept in (p[1:] for p in ignored if p.startswith("!")):
+            os.makedirs(os.path.dirname(os.path.join(context, kept)), exist_ok=True)
+            shutil.copy(os.path.join(args.root, kept), os.path.join(context, kept))
         result = subprocess.run(["cmake", "-G", "Ninja", "-S", context, "-B", context + "/build"],
                                 capture_output=True, text=True, check=False)
         expect(result.returncode == 0, result.stderr)

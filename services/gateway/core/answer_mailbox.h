@@ -3,7 +3,7 @@
 // Between the core's thread and a front end's: parts of an answer gather here until the front end
 // can write them, so a slow reader costs nobody but itself. They stay apart while they are few, so
 // that a front end that comes a moment late still gives its client token by token. Holds at most
-// one answer, which --max-output-tokens bounds.
+// one answer, which --max-output-tokens and the context bound.
 
 #include <functional>
 #include <optional>
@@ -22,7 +22,8 @@ class AnswerMailbox final : public ResponseSink {
   struct Mail {
     std::vector<AnswerPart> parts;  // everything since the last one, in order
     std::optional<AnswerEnd> end;
-    bool empty() const { return parts.empty() && !end; }
+    bool admitted = false;  // has been, since the last one
+    bool empty() const { return parts.empty() && !end && !admitted; }
     // All parts as one.
     AnswerPart Joined() const {
       AnswerPart all;
@@ -34,6 +35,15 @@ class AnswerMailbox final : public ResponseSink {
   // `wake` is called without a lock, on the core's thread, when mail has come into an empty box
   // (or, with kAtEnd, when the answer is over); it must not block.
   AnswerMailbox(Wake when, std::function<void()> wake) : when_(when), wake_(std::move(wake)) {}
+
+  void OnAdmitted() override {
+    if (when_ == Wake::kAtEnd) return;
+    {
+      base::MutexLock lock(&mutex_);
+      if (std::exchange(mail_.admitted, true)) return;
+    }
+    wake_();
+  }
 
   void OnPart(AnswerPart part) override {
     {

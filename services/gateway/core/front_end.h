@@ -2,10 +2,14 @@
 
 // What both front ends need of the gateway: everything is borrowed and thread-safe.
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
+#include "absl/strings/string_view.h"
+#include "base/log.h"
 #include "services/gateway/core/gateway_core.h"
 #include "services/gateway/core/gateway_metrics.h"
 #include "services/gateway/request/intake.h"
@@ -18,12 +22,24 @@ struct FrontEnd {
   GatewayCore& core;
   PayloadBudget& budget;
   GatewayMetrics& metrics;
+  base::Logger* log;
   std::function<bool()> ready;
   std::function<int64_t()> unix_seconds;  // the wall clock, for what clients read
   int64_t serves_since = 0;               // by that clock
   int64_t max_body_bytes = int64_t{64} << 20;
   // A client that has taken nothing of what is written to it for as long as this is cut off.
   base::Duration write_stall = std::chrono::seconds(30);
+  // The page of metrics for clients; null: they get none.
+  std::function<std::string()> client_metrics;
+  // Whose pages may read answers, as browsers name them; "*" for any.
+  std::vector<std::string> allowed_origins;
+
+  bool AllowsOrigin(absl::string_view origin) const {
+    return !origin.empty() && std::any_of(allowed_origins.begin(), allowed_origins.end(),
+                                          [&](const std::string& allowed) {
+                                            return allowed == "*" || origin == allowed;
+                                          });
+  }
 };
 
 // The name of a request whose client gave none.

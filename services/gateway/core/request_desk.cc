@@ -61,7 +61,8 @@ void RequestDesk::Start(NewRequest request, base::TimePoint now) {
   }
   by_client_id_.emplace(parsed.client_id, request.id);
   records_.emplace(request.id, Record{.client_id = std::move(parsed.client_id),
-                                      .answer = Answer(tokenizer_, parsed.stop),
+                                      .tag = std::move(parsed.tag),
+                                      .answer = Answer(tokenizer_, parsed.answer),
                                       .sink = std::move(request.sink),
                                       .payload = std::move(parsed.payload),
                                       .usage = usage,
@@ -185,6 +186,11 @@ void RequestDesk::Carry(scheduler::DeliverProgress& action, base::TimePoint now)
   }
 }
 
+void RequestDesk::Carry(scheduler::DeliverAdmitted& action, base::TimePoint) {
+  const auto found = records_.find(action.request);
+  if (found != records_.end()) found->second.sink->OnAdmitted();
+}
+
 void RequestDesk::CountTokens(Record* record, size_t tokens, base::TimePoint now) {
   if (tokens == 0) return;
   if (record->first_token == base::TimePoint()) {
@@ -254,6 +260,7 @@ void RequestDesk::LogEnd(const scheduler::DeliverEnd& action, const Record& reco
   log_->Info("request ended", context,
              {{"client_id", record.client_id},
               {"result", result},
+              {"tag", record.tag},
               {"prompt_tokens", end.usage.prompt_tokens},
               {"picture_tokens", end.usage.picture_tokens},
               {"output_tokens", end.usage.output_tokens},

@@ -98,9 +98,10 @@ class RequestDesk {
  private:
   struct Record {
     std::string client_id;
+    std::string tag;
     Answer answer;
-    std::shared_ptr<ResponseSink> sink;  // shared: see NewRequest
-    std::unique_ptr<const Payload> payload;
+    std::shared_ptr<ResponseSink> sink;      // shared: see NewRequest
+    std::shared_ptr<const Payload> payload;  // shared by the answers to one prompt
     Usage usage;
     Timeline timeline;
     base::TimePoint accepted;
@@ -113,6 +114,7 @@ class RequestDesk {
   void Flush(base::TimePoint now);
   void Carry(scheduler::SendGatewayMessage& action, base::TimePoint now);
   void Carry(scheduler::DeliverProgress& action, base::TimePoint now);
+  void Carry(scheduler::DeliverAdmitted& action, base::TimePoint now);
   void Carry(scheduler::DeliverTokens& action, base::TimePoint now);
   void Carry(scheduler::DeliverEnd& action, base::TimePoint now);
   void LogEnd(const scheduler::DeliverEnd& action, const Record& record, const AnswerEnd& end);

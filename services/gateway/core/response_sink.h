@@ -49,10 +49,12 @@ struct AnswerEnd {
   Timeline timeline;
 };
 
-// Called on the core's thread: must not block. OnEnd comes exactly once, last.
+// Called on the core's thread: must not block. OnEnd comes exactly once, last. OnAdmitted may come
+// never, late, or more than once.
 class ResponseSink {
  public:
   virtual ~ResponseSink() = default;
+  virtual void OnAdmitted() {}
   virtual void OnPart(AnswerPart part) = 0;
   virtual void OnEnd(const AnswerEnd& end) = 0;
 };

@@ -8,9 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
 #include "services/gateway/http/http_session.h"
+#include "services/runtime/listener.h"
 
 namespace triptych::services {
 namespace {
@@ -35,23 +34,11 @@ class HttpServer::Impl {
   }
 
   absl::StatusOr<std::string> Listen(const std::string& address) {
-    const size_t colon = address.rfind(':');
-    int port = 0;
-    Error error;
-    if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port)) {
-      return absl::InvalidArgumentError(absl::StrCat("not host:port: ", address));
-    }
-    const auto host = asio::ip::make_address(address.substr(0, colon), error);
-    if (error) return absl::InvalidArgumentError(absl::StrCat("not an IP address: ", address));
-    const Tcp::endpoint endpoint(host, static_cast<uint16_t>(port));
-    acceptor_.open(endpoint.protocol(), error);
-    if (!error) acceptor_.set_option(asio::socket_base::reuse_address(true), error);
-    if (!error) acceptor_.bind(endpoint, error);
-    if (!error) acceptor_.listen(kBacklog, error);
-    if (error) return absl::UnavailableError(absl::StrCat("cannot listen on ", address));
+    absl::StatusOr<std::string> bound = services::Listen(address, kBacklog, &acceptor_);
+    if (!bound.ok()) return bound;
     Accept();
     for (int i = 0; i < kThreads; ++i) threads_.emplace_back([this] { context_.run(); });
-    return absl::StrCat(address.substr(0, colon), ":", acceptor_.local_endpoint().port());
+    return bound;
   }
 
  private:

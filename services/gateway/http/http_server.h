@@ -1,6 +1,6 @@
 #pragma once
 
-// HTTP/1.1 for OpenAI clients: POST /v1/chat/completions, GET /v1/models, /healthz, /readyz.
+// HTTP/1.1 for OpenAI clients; http_target.h lists the addresses.
 
 #include <memory>
 #include <string>
@@ -14,8 +14,7 @@ namespace triptych::services {
 // Two threads of its own.
 class HttpServer {
  public:
-  // `front` is borrowed. INVALID_ARGUMENT when `address` is no IP address and port, UNAVAILABLE
-  // when the address (host:port, port 0 for a free one) cannot be bound.
+  // `front` is borrowed. Errors as Listen().
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& address,
                                                            const FrontEnd& front,
                                                            const HttpTimeouts& timeouts = {});

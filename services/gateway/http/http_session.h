@@ -1,6 +1,7 @@
 #pragma once
 
-// One client's connection: requests one after another, each bounded in size and time.
+// One client's connection: requests one after another, each bounded in size and time. Reading is in
+// http_session.cc, answering in http_session_answer.cc.
 
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -12,9 +13,10 @@
 #include <string>
 #include <vector>
 
-#include "services/gateway/core/answer_mailbox.h"
 #include "services/gateway/core/front_end.h"
-#include "services/gateway/http/answer_json.h"
+#include "services/gateway/http/answer_group.h"
+#include "services/gateway/http/http_reply.h"
+#include "services/gateway/http/http_target.h"
 #include "services/gateway/http/http_timeouts.h"
 #include "services/gateway/request/openai_request.h"
 
@@ -34,16 +36,22 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   using Parser = boost::beast::http::request_parser<boost::beast::http::buffer_body>;
   enum class AfterWrite { kNextRequest, kClose, kMoreOfAnswer };
 
-  // The request that is being answered.
+  // The answers that are under way.
   struct Live {
-    scheduler::RequestId id;
-    std::shared_ptr<AnswerMailbox> mailbox;  // shared with the core
-    AnswerForm form;
-    std::optional<EventWriter> events;  // stream
-    bool started = false;               // the status line is out
+    std::unique_ptr<AnswerGroup> answers;
     // Shared with itself while the answer is under way, whatever operations are in flight; undone
     // with this struct.
     std::shared_ptr<HttpSession> session;
+  };
+
+  // What the access log will say of the request that is being served.
+  struct Access {
+    base::TimePoint begun;
+    int status = 0;  // 0: nothing has been answered yet
+    int64_t bytes = 0;
+    std::string reason;  // of a refusal or a failure
+    std::string tenant;
+    std::string completion;  // its id
   };
 
   // Reading.
@@ -56,30 +64,33 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void BeginBody();
   void ReadBody();
   void OnBodyChunk(Error error, size_t offered);
+  void OnBody();
   void Discard(const absl::Status& refusal);
   void DropBody();
   void DiscardMore(absl::Status refusal, int64_t left);
+  boost::beast::string_view Header(boost::beast::string_view name) const;
 
   // Answering.
-  void StartChat();
-  absl::Status TryStartChat();
+  void StartAnswers(Endpoint endpoint);
+  absl::Status TryStartAnswers(Endpoint endpoint);
+  absl::Status StartPrompt(ChatRequest chat, base::TimePoint accepted, OpenAiRequest* request);
+  void LeaveAnswers();
   void WatchForDeparture();
   void OnMail();
-  void WriteStreamMail(AnswerMailbox::Mail mail);
-  void WriteWholeAnswer(const AnswerMailbox::Mail& mail);
+  void WriteEvents(std::string events, AnswerGroup::News news);
+  void WriteKeepAlive();
   void ReplyError(const absl::Status& status, base::Duration retry_after = base::Duration(0));
-  struct Reply {
-    int status = 200;
-    std::string body;
-    const char* content_type = "application/json";
-    base::Duration retry_after{0};
-  };
-  void WriteReply(const Reply& reply);
+  void ReplyToGet();
+  void ReplyToOptions();
+  void WriteReply(Reply reply);
   void Write(AfterWrite after);
   void OnWritten(Error error, AfterWrite after);
+  void LogAccess();
   void Linger();
   void LingerMore(int64_t left);
   void Close();
+  // What is said about this request besides its answer.
+  ReplyFrame Frame() const;
 
   // One timer for all phases; it is moved lazily.
   void SetDeadline(base::Duration from_now);
@@ -104,7 +115,9 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   std::vector<char> chunk_;
   std::string body_;
   PayloadBudget::Reservation reservation_;
-  std::string request_id_;  // the client's, or drawn
+  Target target_;
+  std::string request_id_;  // the client's own, or drawn
+  Access access_;
   bool must_close_ = false;
 
   std::optional<Live> live_;

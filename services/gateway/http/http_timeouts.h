@@ -11,6 +11,7 @@ struct HttpTimeouts {
   base::Duration header = std::chrono::seconds(10);  // whole; of the first, from the connection on
   base::Duration body = std::chrono::seconds(30);    // plus a second for each 256 KiB
   base::Duration drain = std::chrono::seconds(5);    // of what is refused
+  base::Duration keep_alive = std::chrono::seconds(10);  // silence of a stream, to a comment
 };
 
 }  // namespace triptych::services

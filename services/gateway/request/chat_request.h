@@ -13,7 +13,7 @@
 
 namespace triptych::services {
 
-// A picture (one frame) or a video, as files: JPEG, PNG or WebP bytes.
+// A picture (one frame) or a video, as files: the bytes say of what format.
 struct ChatMedia {
   scheduler::ItemKind kind = scheduler::ItemKind::kImage;
   std::vector<std::string> frames;
@@ -27,21 +27,31 @@ struct ChatMessage {
   std::vector<ChatPart> parts;
 };
 
+// What is continued as it stands, without the chat's template: a text, or token ids.
+using RawPrompt = std::variant<std::string, std::vector<int64_t>>;
+
 struct ChatRequest {
-  std::string client_id;  // empty: the gateway draws one
+  std::string client_id;  // of this request alone; empty: the gateway draws one
+  std::string tag;        // what the client calls it in its own logs; any number may share one
   std::string model;      // empty: the one that is served
   std::vector<ChatMessage> messages;
+  std::optional<RawPrompt> prompt;  // instead of messages
   double temperature = 0;
   double top_p = 1;
   int64_t top_k = 0;
   std::optional<uint64_t> seed;  // unset: another one for each request
   int64_t top_logprobs = -1;     // -1: no log probabilities
   std::optional<int64_t> max_tokens;
+  int64_t min_tokens = 0;  // before these are sampled nothing ends the answer
+  bool ignore_eos = false;
+  std::vector<int64_t> stop_token_ids;  // end the answer too
   std::vector<std::string> stop;
-  int64_t timeout_ms = 0;  // 0: the server's maximum
+  bool include_stop = false;        // what ended the answer stays in its text
+  bool skip_special_tokens = true;  // control tokens have no text
+  int64_t timeout_ms = 0;           // 0: the server's maximum
   std::string tenant;
   int64_t priority = 0;
-  int64_t choices = 1;
+  int64_t choices = 1;  // answers to the one prompt
 };
 
 }  // namespace triptych::services

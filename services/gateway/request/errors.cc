@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 
@@ -18,6 +19,9 @@ struct Row {
   const char* type;
   const char* sentence;
 };
+
+// Where a refusal keeps the name of the member; canonical statuses carry such notes.
+constexpr char kMemberNote[] = "triptych/member";
 
 constexpr char kInvalid[] = "invalid_request_error";
 constexpr char kOverload[] = "overloaded_error";
@@ -35,9 +39,9 @@ constexpr Row kRows[] = {
      "a picture is larger than allowed"},
     {"image_malformed", StatusCode::kInvalidArgument, 400, kInvalid, "a picture cannot be decoded"},
     {"unsupported_image_format", StatusCode::kInvalidArgument, 400, kInvalid,
-     "a picture is not JPEG, PNG or WebP"},
+     "a picture is not JPEG, PNG, WebP or GIF"},
     {"unsupported_image_source", StatusCode::kInvalidArgument, 400, kInvalid,
-     "pictures are accepted as base64 data: URLs only"},
+     "pictures are not fetched: send data:image/png;base64,... (or jpeg, webp, gif)"},
     {"model_not_found", StatusCode::kNotFound, 404, kInvalid, "no such model is served here"},
     {"not_found", StatusCode::kNotFound, 404, kInvalid, "there is nothing at this address"},
     {"method_not_allowed", StatusCode::kUnimplemented, 405, kInvalid,
@@ -50,6 +54,8 @@ constexpr Row kRows[] = {
      "the body is larger than allowed"},
     {"overloaded", StatusCode::kResourceExhausted, 429, kOverload,
      "the server is full, try again later"},
+    {"unsupported_encoding", StatusCode::kInvalidArgument, 415, kInvalid,
+     "a body is sent as it is, without Content-Encoding"},
     {"header_too_large", StatusCode::kInvalidArgument, 431, kInvalid,
      "the header is larger than allowed"},
     {"cancelled", StatusCode::kCancelled, 499, kInvalid, "the request was cancelled"},
@@ -127,6 +133,7 @@ ClientError ToClientError(const absl::Status& status) {
   error.code = row.code;
   error.http_status = row.http_status;
   error.type = row.type;
+  if (const auto member = status.GetPayload(kMemberNote)) error.param = std::string(*member);
   return error;
 }
 
@@ -147,6 +154,13 @@ absl::Status Refuse(const char* code, absl::string_view sentence) {
   const Row* row = FindCode(code);
   CHECK_TRUE(row != nullptr);
   return absl::Status(row->status, absl::StrCat(row->code, ": ", sentence));
+}
+
+absl::Status At(absl::string_view member, absl::Status refusal) {
+  const auto inner = refusal.GetPayload(kMemberNote);
+  refusal.SetPayload(kMemberNote, absl::Cord(inner ? absl::StrCat(member, ".", std::string(*inner))
+                                                   : std::string(member)));
+  return refusal;
 }
 
 }  // namespace triptych::services

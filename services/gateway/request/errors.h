@@ -16,7 +16,8 @@ struct ClientError {
   const char* code;     // "image_too_large"
   int http_status;      // 400
   const char* type;     // "invalid_request_error"
-  std::string message;  // a sentence with fixed text
+  std::string message;  // a sentence with fixed text, and numbers or names of ours
+  std::string param;    // the member that is wrong, "messages[0].content[2]"; empty: none
 };
 
 // Never for an OK status.
@@ -29,5 +30,9 @@ absl::Status ToClientStatus(const absl::Status& status);
 // Shorthands for refusals of our own. `code` is one of the table's.
 absl::Status Refuse(const char* code);
 absl::Status Refuse(const char* code, absl::string_view sentence);
+
+// The refusal with the member that earned it. What was said first, inside, stays behind a dot:
+// At("messages[0]", At("content[1]", ...)).
+absl::Status At(absl::string_view member, absl::Status refusal);
 
 }  // namespace triptych::services

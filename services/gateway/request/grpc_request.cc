@@ -101,6 +101,11 @@ absl::StatusOr<ChatRequest> FromProto(v1::GenerateRequest&& request) {
   if (request.has_sampling()) TakeSampling(request.sampling(), &chat);
   if (request.has_max_tokens()) chat.max_tokens = request.max_tokens();
   for (std::string& stop : *request.mutable_stop()) chat.stop.push_back(std::move(stop));
+  chat.min_tokens = request.min_tokens();
+  chat.ignore_eos = request.ignore_eos();
+  chat.stop_token_ids.assign(request.stop_token_ids().begin(), request.stop_token_ids().end());
+  chat.include_stop = request.include_stop();
+  chat.skip_special_tokens = !request.keep_special_tokens();
   chat.timeout_ms = request.timeout_ms();
   chat.tenant = std::move(*request.mutable_tenant());
   chat.priority = request.priority();

@@ -16,12 +16,17 @@ namespace triptych::services {
 inline constexpr int kMaxVideoFrames = 256;
 inline constexpr int kMaxItems = 64;
 
-// `data:image/jpeg;base64,...` (png and webp too): one frame. INVALID_ARGUMENT
-// `unsupported_image_source` for any other scheme or type, or bytes that are not base64. Whether
-// the bytes are a picture is Intake's question.
+// INVALID_ARGUMENT `too_many_images`, with the limit.
+absl::Status TooManyItems();
+absl::Status TooManyFrames();
+
+// `data:image/jpeg;base64,...`: one frame. What type the URL names, with what parameters and in
+// what case, does not matter: the bytes decide, and that is Intake's question. INVALID_ARGUMENT
+// `unsupported_image_source`, with the reason, for any other scheme and for what is not base64.
 absl::StatusOr<ChatMedia> ParseImageUrl(absl::string_view url);
 
-// `data:video/jpeg;base64,F,F,...` (or video/png): one frame each, in order. Errors as above.
+// `data:video/jpeg;base64,F,F,...` (or png, webp): one frame each, in order. Errors as above, and
+// for a type that is a file of a video, which is not read.
 absl::StatusOr<ChatMedia> ParseVideoUrl(absl::string_view url, double fps);
 
 }  // namespace triptych::services

@@ -12,12 +12,14 @@
 #include "scheduler/request/sip_hash.h"
 #include "services/gateway/request/errors.h"
 #include "services/gateway/request/inline_media.h"
+#include "services/gateway/request/openai_request.h"
 
 namespace triptych::services {
 namespace {
 
-constexpr int kMaxStops = 16;
+constexpr size_t kMaxStops = 16;
 constexpr size_t kMaxStopBytes = 256;
+constexpr size_t kMaxStopTokens = 64;
 constexpr size_t kMaxIdBytes = 128;
 constexpr double kDefaultFps = 2;
 
@@ -83,66 +85,116 @@ scheduler::SamplingParams SamplingOf(const ChatRequest& request) {
 }  // namespace
 
 absl::Status Intake::CheckNumbers(const ChatRequest& request) const {
-  if (request.choices != 1) return Invalid("n must be 1");
-  if (!InRange(request.temperature, 0, 100)) return Invalid("temperature is between 0 and 100");
+  if (request.choices < 1 || request.choices > kMaxChoices) {
+    return At("n", Invalid(absl::StrCat("n is between 1 and ", kMaxChoices)));
+  }
+  if (!InRange(request.temperature, 0, 100)) {
+    return At("temperature", Invalid("temperature is between 0 and 100"));
+  }
   if (!InRange(request.top_p, 0, 1) || static_cast<float>(request.top_p) <= 0) {
-    return Invalid("top_p is above 0 and at most 1");
+    return At("top_p", Invalid("top_p is above 0 and at most 1"));
   }
-  if (request.top_k < 0 || request.top_k > INT32_MAX) return Invalid("top_k is at least 0");
+  if (request.top_k < 0 || request.top_k > INT32_MAX) {
+    return At("top_k", Invalid("top_k is at least 0"));
+  }
   if (request.top_logprobs < -1 || request.top_logprobs > 20) {
-    return Invalid("top_logprobs is between 0 and 20");
+    return At("top_logprobs", Invalid("top_logprobs is between 0 and 20"));
   }
-  if (request.max_tokens &&
-      (*request.max_tokens < 1 || *request.max_tokens > limits_.max_output_tokens)) {
-    return Invalid(absl::StrCat("max_tokens is between 1 and ", limits_.max_output_tokens));
-  }
-  if (request.timeout_ms < 0) return Invalid("timeout_ms is at least 0");
+  if (request.timeout_ms < 0) return At("timeout_ms", Invalid("timeout_ms is at least 0"));
   if (request.priority < -100 || request.priority > 100) {
-    return Invalid("priority is between -100 and 100");
-  }
-  if (request.stop.size() > kMaxStops) return Invalid("at most 16 stop strings");
-  for (const std::string& stop : request.stop) {
-    if (stop.empty() || stop.size() > kMaxStopBytes) {
-      return Invalid("a stop string has between 1 and 256 bytes");
-    }
+    return At("priority", Invalid("priority is between -100 and 100"));
   }
   if (request.client_id.size() > kMaxIdBytes || !Printable(request.client_id)) {
-    return Invalid("a request id has at most 128 printable characters");
+    return At("request_id", Invalid("a request id has at most 128 printable characters"));
   }
   if (request.tenant.size() > kMaxIdBytes || !Printable(request.tenant)) {
-    return Invalid("a tenant has at most 128 printable characters");
+    return At("tenant", Invalid("a tenant has at most 128 printable characters"));
+  }
+  return CheckEnd(request);
+}
+
+absl::Status Intake::CheckEnd(const ChatRequest& request) const {
+  if (request.max_tokens && *request.max_tokens < 1) {
+    return At("max_tokens", Invalid("max_tokens is at least 1"));
+  }
+  if (request.min_tokens < 0) return At("min_tokens", Invalid("min_tokens is at least 0"));
+  if (request.max_tokens && request.min_tokens > *request.max_tokens) {
+    return At("min_tokens", Invalid("min_tokens is at most max_tokens"));
+  }
+  if (request.stop.size() > kMaxStops) {
+    return At("stop", Invalid(absl::StrCat("there are at most ", kMaxStops, " stop strings")));
+  }
+  for (const std::string& stop : request.stop) {
+    if (!stop.empty() && stop.size() <= kMaxStopBytes) continue;
+    return At("stop",
+              Invalid(absl::StrCat("a stop string has between 1 and ", kMaxStopBytes, " bytes")));
+  }
+  if (request.stop_token_ids.size() > kMaxStopTokens) {
+    return At("stop_token_ids",
+              Invalid(absl::StrCat("there are at most ", kMaxStopTokens, " stop tokens")));
+  }
+  for (const int64_t id : request.stop_token_ids) {
+    if (id < 0 || id >= model_.config().vocab_size) {
+      return At("stop_token_ids", Invalid(absl::StrCat("a token id is between 0 and ",
+                                                       model_.config().vocab_size - 1)));
+    }
   }
   return absl::OkStatus();
 }
 
 absl::Status Intake::CheckMessages(const ChatRequest& request) const {
-  if (request.messages.empty()) return Invalid("there are no messages");
+  if (request.messages.empty()) return At("messages", Invalid("there are no messages"));
   if (request.messages.size() > static_cast<size_t>(limits_.max_messages)) {
-    return Invalid("there are too many messages");
+    return At("messages",
+              Invalid(absl::StrCat("there are ", request.messages.size(), " messages, at most ",
+                                   limits_.max_messages, " are taken")));
   }
   int items = 0;
   int64_t text_bytes = 0;
-  for (const ChatMessage& message : request.messages) {
-    ASSIGN_OR_RETURN(const models::Role role, RoleOf(message.role));
+  for (size_t i = 0; i < request.messages.size(); ++i) {
+    const ChatMessage& message = request.messages[i];
+    const absl::StatusOr<models::Role> role = RoleOf(message.role);
+    if (!role.ok()) return At(absl::StrCat("messages[", i, "].role"), role.status());
     for (const ChatPart& part : message.parts) {
       if (const auto* text = std::get_if<std::string>(&part)) {
         text_bytes += static_cast<int64_t>(text->size());
       } else if (++items > kMaxItems) {
-        return Refuse("too_many_images");
-      } else if (role == models::Role::kSystem) {
-        return Invalid("a system message has text only");
+        return TooManyItems();
+      } else if (*role == models::Role::kSystem) {
+        return At(absl::StrCat("messages[", i, "]"), Invalid("a system message has text only"));
       }
     }
   }
-  if (text_bytes > limits_.max_text_bytes) return Refuse("prompt_too_long");
-  return absl::OkStatus();
+  return CheckTextBytes(text_bytes);
+}
+
+absl::Status Intake::CheckTextBytes(int64_t bytes) const {
+  if (bytes <= limits_.max_text_bytes) return absl::OkStatus();
+  return Refuse("prompt_too_long",
+                absl::StrCat("the prompt has ", bytes, " bytes of text, at most ",
+                             limits_.max_text_bytes, " are read"));
+}
+
+absl::Status Intake::TooLong(int64_t prompt_tokens) const {
+  return Refuse("prompt_too_long",
+                absl::StrCat("the prompt has ", prompt_tokens, " tokens; the context of ",
+                             model_.context_tokens(), " holds it and at least one of the answer"));
+}
+
+// The refusal of a picture, with the limits that it met.
+absl::Status Intake::Explain(const absl::Status& refusal) const {
+  if (refusal.message() != media::kImageTooLarge) return refusal;
+  const media::Limits& image = limits_.image;
+  return Refuse("image_too_large",
+                absl::StrCat("a picture has at most ", image.max_bytes, " bytes, ",
+                             image.max_pixels, " pixels and ", image.max_side, " a side"));
 }
 
 absl::StatusOr<scheduler::Item> Intake::Measure(const std::string& tenant, ChatMedia* media,
                                                 ParsedRequest* parsed, Payload* payload) const {
   if (media->frames.empty()) return Invalid("a video has no frames");
   if (media->frames.size() > kMaxVideoFrames) {
-    return Refuse("too_many_images", "a video has too many frames");
+    return TooManyFrames();
   }
   const double fps = media->fps == 0 ? kDefaultFps : media->fps;
   if (!InRange(fps, 0.01, 240)) return Invalid("fps is between 0.01 and 240");
@@ -150,7 +202,9 @@ absl::StatusOr<scheduler::Item> Intake::Measure(const std::string& tenant, ChatM
   scheduler::ItemCost cost;
   int width = 0, height = 0;
   for (const std::string& frame : item.frames) {
-    ASSIGN_OR_RETURN(const media::Probe probe, media::ProbeImage(frame, limits_.image));
+    const absl::StatusOr<media::Probe> measured = media::ProbeImage(frame, limits_.image);
+    if (!measured.ok()) return Explain(measured.status());
+    const media::Probe& probe = *measured;
     if (width == 0) width = probe.width, height = probe.height;
     if (probe.width != width || probe.height != height) {
       return Invalid("the frames of a video have one size");
@@ -167,7 +221,9 @@ absl::StatusOr<scheduler::Item> Intake::Measure(const std::string& tenant, ChatM
   item.grid = *grid;
   absl::StatusOr<int32_t> tokens =
       scheduler::ItemTokens(item.grid, model_.config().vision.merge_size);
-  if (!tokens.ok() || *tokens > model_.context_tokens()) return Refuse("prompt_too_long");
+  if (!tokens.ok() || *tokens > model_.context_tokens()) {
+    return TooLong(int64_t{parsed->picture_tokens} + tokens.value_or(INT32_MAX));
+  }
   cost.patches = item.grid.patches();
   cost.num_tokens = *tokens;
   cost.content_key = ContentKey(tenant, model_.digest(), item);
@@ -181,52 +237,109 @@ absl::StatusOr<scheduler::Item> Intake::Measure(const std::string& tenant, ChatM
                          .max_tokens = *tokens};
 }
 
-absl::StatusOr<std::unique_ptr<ParsedRequest>> Intake::Parse(
-    ChatRequest request, PayloadBudget::Reservation reservation) const {
-  if (!request.model.empty() && request.model != model_.name()) return Refuse("model_not_found");
-  RETURN_IF_ERROR(CheckNumbers(request));
-  RETURN_IF_ERROR(CheckMessages(request));
-
-  auto parsed = std::make_unique<ParsedRequest>();
-  auto payload = std::make_unique<Payload>();
-  scheduler::SubmitRequest& submit = parsed->submit;
-  submit.tenant = request.tenant.empty() ? "default" : request.tenant;
-  submit.priority = static_cast<int32_t>(request.priority);
+absl::Status Intake::LayOutChat(ChatRequest* request, ParsedRequest* parsed,
+                                Payload* payload) const {
+  RETURN_IF_ERROR(CheckMessages(*request));
   std::vector<models::Message> messages;
-  for (ChatMessage& message : request.messages) {
+  for (size_t i = 0; i < request->messages.size(); ++i) {
+    ChatMessage& message = request->messages[i];
     ASSIGN_OR_RETURN(models::Role role, RoleOf(message.role));
     models::Message& to = messages.emplace_back(models::Message{.role = role});
-    for (ChatPart& part : message.parts) {
-      if (auto* media = std::get_if<ChatMedia>(&part)) {
-        ASSIGN_OR_RETURN(scheduler::Item item,
-                         Measure(submit.tenant, media, parsed.get(), payload.get()));
-        if (parsed->picture_tokens >= model_.context_tokens()) return Refuse("prompt_too_long");
-        to.parts.emplace_back(std::move(item));
-      } else {
-        to.parts.emplace_back(std::move(std::get<std::string>(part)));
+    for (size_t k = 0; k < message.parts.size(); ++k) {
+      auto* media = std::get_if<ChatMedia>(&message.parts[k]);
+      if (media == nullptr) {
+        to.parts.emplace_back(std::move(std::get<std::string>(message.parts[k])));
+        continue;
       }
+      absl::StatusOr<scheduler::Item> item = Measure(parsed->submit.tenant, media, parsed, payload);
+      if (!item.ok()) return At(absl::StrCat("messages[", i, "].content[", k, "]"), item.status());
+      if (parsed->picture_tokens >= model_.context_tokens()) {
+        return TooLong(parsed->picture_tokens);
+      }
+      to.parts.emplace_back(*std::move(item));
     }
   }
   absl::StatusOr<std::vector<scheduler::Segment>> segments = model_.chat().Segments(messages);
   if (!segments.ok()) return Invalid("the messages make no prompt");
   parsed->input.segments = *std::move(segments);
+  return absl::OkStatus();
+}
 
+absl::Status Intake::LayOutPrompt(const RawPrompt& prompt, ParsedRequest* parsed) const {
+  scheduler::TokenRun run;
+  if (const auto* text = std::get_if<std::string>(&prompt)) {
+    RETURN_IF_ERROR(CheckTextBytes(static_cast<int64_t>(text->size())));
+    run.ids = model_.tokenizer().Encode(*text);
+  } else {
+    const models::ModelConfig& config = model_.config();
+    for (const int64_t id : std::get<std::vector<int64_t>>(prompt)) {
+      // A placeholder stands for what no picture of this prompt could fill.
+      if (id < 0 || id >= config.vocab_size || id == config.image_token_id ||
+          id == config.video_token_id) {
+        return At("prompt", Invalid(absl::StrCat(id, " is no token id of a text")));
+      }
+      run.ids.push_back(static_cast<int32_t>(id));
+    }
+  }
+  if (run.ids.empty()) return At("prompt", Invalid("the prompt is empty"));
+  parsed->input.segments.emplace_back(std::move(run));
+  return absl::OkStatus();
+}
+
+absl::Status Intake::SetEnd(ChatRequest* request, ParsedRequest* parsed) const {
   const int64_t prompt = int64_t{TextTokens(parsed->input.segments)} + parsed->picture_tokens;
   const int64_t room = model_.context_tokens() - prompt;
-  if (room < 1) return Refuse("prompt_too_long");
-  submit.prompt_tokens = static_cast<int32_t>(prompt);
-  submit.max_tokens =
-      static_cast<int32_t>(std::min(room, request.max_tokens.value_or(limits_.max_output_tokens)));
-  parsed->input.max_tokens = submit.max_tokens;
+  if (room < 1) return TooLong(prompt);
+  const int64_t longest = std::min<int64_t>(room, max_output_tokens());
+  const auto cut = [&](int64_t wanted) { return static_cast<int32_t>(std::min(longest, wanted)); };
+  scheduler::PulledInput& input = parsed->input;
+  parsed->submit.prompt_tokens = static_cast<int32_t>(prompt);
+  parsed->submit.max_tokens = input.max_tokens = cut(request->max_tokens.value_or(longest));
+  input.min_tokens = std::min(cut(request->min_tokens), input.max_tokens);
+  for (const int64_t id : request->stop_token_ids) {
+    input.stop_token_ids.push_back(static_cast<int32_t>(id));
+  }
+  if (!request->ignore_eos) {
+    const std::vector<int32_t>& ends = model_.config().eos_token_ids;
+    input.stop_token_ids.insert(input.stop_token_ids.end(), ends.begin(), ends.end());
+  }
+  parsed->answer = {.stop = std::move(request->stop),
+                    .include_stop = request->include_stop,
+                    .skip_special_tokens = request->skip_special_tokens,
+                    .min_tokens = input.min_tokens};
+  return absl::OkStatus();
+}
+
+base::Duration Intake::TimeoutOf(const ChatRequest& request) const {
+  if (request.timeout_ms == 0) return limits_.max_timeout;
+  constexpr int64_t kLongest = std::chrono::milliseconds::max().count() / 1'000'000;
+  const base::Duration wanted =
+      std::chrono::milliseconds(std::min<int64_t>(request.timeout_ms, kLongest));
+  return std::min(wanted, limits_.max_timeout);
+}
+
+absl::StatusOr<std::unique_ptr<ParsedRequest>> Intake::Parse(
+    ChatRequest request, PayloadBudget::Reservation reservation) const {
+  if (!request.model.empty() && !model_.IsNamed(request.model)) {
+    return At("model", Refuse("model_not_found"));
+  }
+  RETURN_IF_ERROR(CheckNumbers(request));
+  auto parsed = std::make_unique<ParsedRequest>();
+  auto payload = std::make_unique<Payload>();
+  scheduler::SubmitRequest& submit = parsed->submit;
+  submit.tenant = request.tenant.empty() ? "default" : request.tenant;
+  submit.priority = static_cast<int32_t>(request.priority);
+  if (request.prompt) {
+    RETURN_IF_ERROR(LayOutPrompt(*request.prompt, parsed.get()));
+  } else {
+    RETURN_IF_ERROR(LayOutChat(&request, parsed.get(), payload.get()));
+  }
+  RETURN_IF_ERROR(SetEnd(&request, parsed.get()));
   parsed->input.sampling = SamplingOf(request);
-  parsed->input.stop_token_ids = model_.config().eos_token_ids;
   parsed->seed_given = request.seed.has_value();
   parsed->client_id = std::move(request.client_id);
-  parsed->stop = std::move(request.stop);
-  const base::Duration wanted = std::chrono::milliseconds(
-      std::min<int64_t>(request.timeout_ms, std::chrono::milliseconds::max().count() / 1'000'000));
-  parsed->timeout = request.timeout_ms == 0 ? limits_.max_timeout
-                                            : std::min<base::Duration>(wanted, limits_.max_timeout);
+  parsed->tag = std::move(request.tag);
+  parsed->timeout = TimeoutOf(request);
   int64_t bytes = 0;
   for (const scheduler::ItemCost& item : submit.items) bytes += item.media_bytes;
   reservation.ShrinkTo(bytes);

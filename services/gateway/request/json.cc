@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
 #include "services/gateway/request/errors.h"
 
 namespace triptych::services {
@@ -17,6 +18,8 @@ class Builder final : public nlohmann::json_sax<Json> {
   explicit Builder(const JsonLimits& limits) : limits_(limits) {}
 
   JsonValue TakeRoot() { return std::move(root_); }
+  // Why the parser was stopped.
+  const std::string& why() const { return why_; }
 
   bool null() override { return NewValue() != nullptr; }
   bool boolean(bool value) override { return Add<bool>(value); }
@@ -34,12 +37,14 @@ class Builder final : public nlohmann::json_sax<Json> {
   bool end_array() override { return Close(); }
   bool key(string_t& name) override {
     Level& level = open_.back();
-    if (++nodes_ > limits_.max_nodes || !level.keys.insert(name).second) return false;
+    if (++nodes_ > limits_.max_nodes) return TooMany();
+    if (!level.keys.insert(name).second) return Stop("a member stands twice in one object");
     level.key = std::move(name);
     return true;
   }
-  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception&) override {
-    return false;
+  bool parse_error(size_t position, const std::string&,
+                   const nlohmann::detail::exception&) override {
+    return Stop(absl::StrCat("the body is not valid JSON, at byte ", position));
   }
 
  private:
@@ -51,10 +56,21 @@ class Builder final : public nlohmann::json_sax<Json> {
     absl::flat_hash_set<std::string> keys;
   };
 
+  bool Stop(std::string why) {
+    why_ = std::move(why);
+    return false;
+  }
+  bool TooMany() {
+    return Stop(absl::StrCat("the body has more than ", limits_.max_nodes, " values and names"));
+  }
+
   // A null in the place where the next value belongs; nullptr when there are too many. Values are
   // made in place: GCC 12 warns, wrongly, about moved temporaries of such a variant.
   JsonValue* NewValue() {
-    if (++nodes_ > limits_.max_nodes) return nullptr;
+    if (++nodes_ > limits_.max_nodes) {
+      TooMany();
+      return nullptr;
+    }
     if (open_.empty()) return &root_;
     Level& level = open_.back();
     if (JsonArray* array = level.value->As<JsonArray>()) return &array->emplace_back();
@@ -74,7 +90,9 @@ class Builder final : public nlohmann::json_sax<Json> {
 
   template <typename T>
   bool Open() {
-    if (static_cast<int>(open_.size()) >= limits_.max_depth) return false;
+    if (static_cast<int>(open_.size()) >= limits_.max_depth) {
+      return Stop(absl::StrCat("the body nests deeper than ", limits_.max_depth));
+    }
     JsonValue* added = NewValue();
     if (added == nullptr) return false;
     added->value.emplace<T>();
@@ -91,6 +109,7 @@ class Builder final : public nlohmann::json_sax<Json> {
   JsonValue root_;
   std::vector<Level> open_;
   int nodes_ = 0;
+  std::string why_;
 };
 
 }  // namespace
@@ -111,7 +130,7 @@ JsonValue* JsonValue::Find(absl::string_view key) {
 absl::StatusOr<JsonValue> ParseJson(absl::string_view text, const JsonLimits& limits) {
   Builder builder(limits);
   if (!Json::sax_parse(text.data(), text.data() + text.size(), &builder)) {
-    return Refuse("invalid_json");
+    return Refuse("invalid_json", builder.why());
   }
   return builder.TakeRoot();
 }

@@ -28,12 +28,21 @@ struct Payload {
   PayloadBudget::Reservation reservation;
 };
 
+// How tokens become an answer's text, and where it ends.
+struct AnswerRules {
+  std::vector<std::string> stop;
+  bool include_stop = false;        // what ended the answer stays in its text
+  bool skip_special_tokens = true;  // control tokens have no text
+  int32_t min_tokens = 0;           // no stop string is looked for before
+};
+
 struct ParsedRequest {
-  std::string client_id;            // empty: to be drawn
+  std::string client_id;            // of this request alone; empty: to be drawn
+  std::string tag;                  // the client's own name for it, for logs; may be shared
   scheduler::SubmitRequest submit;  // without the request's id and deadline
   scheduler::PulledInput input;
-  std::unique_ptr<const Payload> payload;
-  std::vector<std::string> stop;
+  std::shared_ptr<const Payload> payload;  // shared by the answers to one prompt
+  AnswerRules answer;
   int32_t picture_tokens = 0;
   bool seed_given = false;
   base::Duration timeout{0};

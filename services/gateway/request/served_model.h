@@ -4,8 +4,10 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "models/config/model_config.h"
 #include "models/processor/chat_layout.h"
 #include "models/processor/image_processor.h"
@@ -16,11 +18,15 @@ namespace triptych::services {
 // Immutable, so any thread may use it.
 class ServedModel {
  public:
-  // Reads an HF directory; its last path component is the model's name. Errors as the readers of
+  // Reads an HF directory. `names` are those that clients may use, separated by commas, the first
+  // of them the model's own; empty: the directory's last path component. Errors as the readers of
   // models/config, models/tokenizer and models/weights. Opens no weights.
-  static absl::StatusOr<std::unique_ptr<ServedModel>> Load(const std::string& dir);
+  static absl::StatusOr<std::unique_ptr<ServedModel>> Load(const std::string& dir,
+                                                           absl::string_view names = "");
 
-  const std::string& name() const { return name_; }
+  const std::string& name() const { return names_.front(); }
+  const std::vector<std::string>& names() const { return names_; }
+  bool IsNamed(absl::string_view name) const;
   // Of everything but the weights: the first part of the fingerprints of its workers.
   const std::string& digest() const { return digest_; }
   const models::ModelConfig& config() const { return config_; }
@@ -32,7 +38,7 @@ class ServedModel {
 
  private:
   ServedModel() = default;
-  std::string name_;
+  std::vector<std::string> names_;  // never empty
   std::string digest_;
   models::ModelConfig config_;
   std::unique_ptr<models::Tokenizer> tokenizer_;

@@ -105,6 +105,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     if (ended_) return;
     if (writing_) return WatchWrite();
     AnswerMailbox::Mail mail = mailbox_->Take();
+    mail.admitted = false;  // the call says so by being open
     if (mail.empty()) return;
     response_.Clear();
     response_.set_request_id(request_id_);
@@ -224,13 +225,13 @@ grpc::ServerUnaryReactor* InferenceService::GetModel(grpc::CallbackServerContext
                                                      v1::GetModelResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const ServedModel& model = front_.intake.model();
-  if (!request->model().empty() && request->model() != model.name()) {
+  if (!request->model().empty() && !model.IsNamed(request->model())) {
     reactor->Finish(base::ToGrpc(ToClientStatus(services::Refuse("model_not_found"))));
     return reactor;
   }
   response->set_model(model.name());
   response->set_context_tokens(model.context_tokens());
-  response->set_max_output_tokens(front_.intake.limits().max_output_tokens);
+  response->set_max_output_tokens(front_.intake.max_output_tokens());
   const bool posted = front_.core.Post([reactor, response](RequestDesk& desk, base::TimePoint) {
     response->set_fingerprint(desk.fingerprint());
     reactor->Finish(grpc::Status::OK);

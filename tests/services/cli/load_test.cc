@@ -3,12 +3,17 @@
 
 #include <unistd.h>
 
+#include <boost/asio.hpp>
 #include <catch2/catch.hpp>
 #include <cstdio>
 #include <fstream>
+#include <future>
 #include <map>
+#include <thread>
 
 #include "services/cli/arrivals.h"
+#include "services/cli/http_get.h"
+#include "services/cli/http_load_client.h"
 #include "services/cli/load_report.h"
 #include "services/cli/openai_chat.h"
 #include "services/cli/request_mix.h"
@@ -113,7 +118,7 @@ TEST_CASE("Load report: percentiles are nearest ranks", "[services][cli]") {
 
 TEST_CASE("Load report: only requests after the warm-up count, and errors are no goodput",
           "[services][cli]") {
-  RequestOutcome good{.code = absl::StatusCode::kOk,
+  RequestOutcome good{.status = absl::OkStatus(),
                       .scheduled = seconds(3),
                       .first_token = 0.2,
                       .last_token = 1.2,
@@ -123,7 +128,7 @@ TEST_CASE("Load report: only requests after the warm-up count, and errors are no
   RequestOutcome early = good, slow = good, refused = good;
   early.scheduled = seconds(1);
   slow.first_token = 0.9;
-  refused.code = absl::StatusCode::kResourceExhausted;
+  refused.status = absl::ResourceExhaustedError("429 the server is full");
   const LoadReport report =
       Summarise({good, early, slow, refused}, {.ttft_seconds = 0.5, .tpot_seconds = 0.11},
                 seconds(2), seconds(4));
@@ -135,6 +140,7 @@ TEST_CASE("Load report: only requests after the warm-up count, and errors are no
   CHECK(report.itl.p50 == Approx(0.5));
   CHECK(report.measured_seconds == Approx(2));
   CHECK(ReportTable(report).find("RESOURCE_EXHAUSTED") != std::string::npos);
+  CHECK(ReportTable(report).find("429 the server is full") != std::string::npos);
 }
 
 TEST_CASE("Timeline: a phase that did not occur shows as a dash", "[services][cli]") {
@@ -162,7 +168,8 @@ TEST_CASE("OpenAiBody: carries text, picture, length and the wish for usage", "[
 
 TEST_CASE("EventStreamReader: events are the same however the bytes are cut", "[services][cli]") {
   const std::string stream =
-      "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"a\"}}]}\n\n"
+      "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n"
+      "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n"
       ": a comment\r\n"
       "data:{\"choices\":[{\"delta\":{\"content\":\"b\"}}]}\r\n\r\n"
       "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":null}\n\n"
@@ -196,6 +203,89 @@ TEST_CASE("Load: codes of HTTP are those of gRPC", "[services][cli]") {
   CHECK(CodeOfHttpStatus(504) == absl::StatusCode::kDeadlineExceeded);
   CHECK(CodeOfHttpStatus(400) == absl::StatusCode::kInvalidArgument);
   CHECK(CodeOfHttpStatus(500) == absl::StatusCode::kInternal);
+}
+
+// Answers each connection's first request with these bytes, then closes. One thread.
+class CannedServer {
+ public:
+  explicit CannedServer(std::map<std::string, std::string> answers) : answers_(std::move(answers)) {
+    acceptor_.open(Tcp::v4());
+    acceptor_.bind({boost::asio::ip::address_v4::loopback(), 0});
+    acceptor_.listen();
+    Accept();
+    thread_ = std::thread([this] { context_.run(); });
+  }
+  ~CannedServer() {
+    context_.stop();
+    thread_.join();
+  }
+  std::string address() const {
+    return "127.0.0.1:" + std::to_string(acceptor_.local_endpoint().port());
+  }
+
+ private:
+  using Tcp = boost::asio::ip::tcp;
+  void Accept() {
+    acceptor_.async_accept([this](boost::system::error_code error, Tcp::socket socket) {
+      if (error) return;
+      boost::asio::streambuf header;
+      boost::asio::read_until(socket, header, "\r\n\r\n", error);
+      const std::string text(boost::asio::buffers_begin(header.data()),
+                             boost::asio::buffers_end(header.data()));
+      for (const auto& [path, answer] : answers_) {
+        if (text.find(" " + path + " ") == std::string::npos) continue;
+        boost::asio::write(socket, boost::asio::buffer(answer), error);
+      }
+      Accept();
+    });
+  }
+
+  const std::map<std::string, std::string> answers_;
+  boost::asio::io_context context_;
+  Tcp::acceptor acceptor_{context_};
+  std::thread thread_;
+};
+
+struct WaitForEnd final : LoadListener {
+  void OnPart(int) override {}
+  void OnEnd(const absl::Status& status, int) override { end.set_value(status); }
+  std::promise<absl::Status> end;
+};
+
+TEST_CASE("HttpLoadClient: a refusal is told as what it is, in the server's words",
+          "[services][cli]") {
+  const CannedServer server(
+      {{"/v1/models",
+        "HTTP/1.1 200 OK\r\nContent-Length: 25\r\nConnection: close\r\n\r\n"
+        "{\"data\":[{\"id\":\"model\"}]}"},
+       {"/v1/chat/completions",
+        "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 34\r\nConnection: close\r\n\r\n"
+        "{\"error\":{\"message\":\"come later\"}}"}});
+  auto client = HttpLoadClient::Connect("http://" + server.address() + "/", seconds(10));
+  REQUIRE(client.ok());
+  WaitForEnd listener;
+  (*client)->Send({}, &listener);
+  const absl::Status end = listener.end.get_future().get();
+  CHECK(end.code() == absl::StatusCode::kResourceExhausted);
+  CHECK(end.message() == "429 come later");
+}
+
+TEST_CASE("SplitAddress: addresses as people write them", "[services][cli]") {
+  const std::pair<const char*, std::pair<const char*, const char*>> good[] = {
+      {"localhost:80", {"localhost", "80"}},
+      {"[::1]:80", {"::1", "80"}},
+      {"http://127.0.0.1:80/", {"127.0.0.1", "80"}},
+  };
+  for (const auto& [address, parts] : good) {
+    const auto split = SplitAddress(address);
+    REQUIRE(split.ok());
+    CHECK(split->host == parts.first);
+    CHECK(split->port == parts.second);
+  }
+  for (const char* bad : {"", "localhost", "localhost:", "https://localhost:1", "grpc://a:1"}) {
+    INFO(bad);
+    CHECK_FALSE(SplitAddress(bad).ok());
+  }
 }
 
 }  // namespace

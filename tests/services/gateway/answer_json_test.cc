@@ -55,42 +55,72 @@ TEST_CASE("AppendJsonString: every byte below 0x80 survives a strict parser", "[
 }
 
 TEST_CASE("EventWriter: role, deltas, finish, usage, [DONE]", "[gateway][sse]") {
-  EventWriter writer(SmallTokenizer(), {.request_id = "r\"1", .model = "m", .include_usage = true});
+  EventWriter writer(SmallTokenizer(), {.id = "r\"1", .model = "m", .include_usage = true});
+  const Usage usage{.prompt_tokens = 5, .picture_tokens = 2, .output_tokens = 3};
   std::string stream;
-  writer.AppendPart({.text = "a\n"}, &stream);
-  writer.AppendPart({.text = "b"}, &stream);
-  writer.AppendEnd({.finish = Finish::kLength,
-                    .usage = {.prompt_tokens = 5, .picture_tokens = 2, .output_tokens = 3}},
-                   &stream);
+  writer.AppendOpening(1, &stream);
+  writer.AppendPart(0, {.text = "a\n"}, {}, &stream);
+  writer.AppendPart(0, {.text = ""}, {}, &stream);
+  writer.AppendPart(0, {.text = "b"}, {}, &stream);
+  writer.AppendFinish(0, Finish::kLength, usage, &stream);
+  writer.AppendDone(usage, &stream);
   const std::vector<std::string> events = Events(stream);
-  REQUIRE(events.size() == 5);
+  REQUIRE(events.size() == 6);
   const json first = json::parse(events[0]);
   CHECK(first["id"] == "r\"1");
   CHECK(first["object"] == "chat.completion.chunk");
-  CHECK(first["choices"][0]["delta"] == json({{"role", "assistant"}, {"content", "a\n"}}));
-  CHECK(json::parse(events[1])["choices"][0]["delta"] == json({{"content", "b"}}));
-  CHECK(json::parse(events[2])["choices"][0]["finish_reason"] == "length");
-  const json usage = json::parse(events[3]);
-  CHECK(usage["choices"].empty());
-  CHECK(usage["usage"]["prompt_tokens"] == 5);
-  CHECK(usage["usage"]["completion_tokens"] == 3);
-  CHECK(usage["usage"]["prompt_tokens_details"]["picture_tokens"] == 2);
-  CHECK(events[4] == "[DONE]");
+  CHECK(first["choices"][0]["delta"] == json({{"role", "assistant"}, {"content", ""}}));
+  CHECK(first["usage"].is_null());
+  CHECK(json::parse(events[1])["choices"][0]["delta"] == json({{"content", "a\n"}}));
+  CHECK(json::parse(events[2])["choices"][0]["delta"] == json({{"content", "b"}}));
+  CHECK(json::parse(events[3])["choices"][0]["finish_reason"] == "length");
+  const json last = json::parse(events[4]);
+  CHECK(last["choices"].empty());
+  CHECK(last["usage"]["prompt_tokens"] == 5);
+  CHECK(last["usage"]["completion_tokens"] == 3);
+  CHECK(last["usage"]["prompt_tokens_details"]["image_tokens"] == 2);
+  CHECK(last["usage"]["prompt_tokens_details"]["text_tokens"] == 3);
+  CHECK(events[5] == "[DONE]");
+}
+
+TEST_CASE("EventWriter: usage with every event where it is asked for", "[gateway][sse]") {
+  EventWriter writer(SmallTokenizer(), {.include_usage = true, .continuous_usage = true});
+  std::string stream;
+  writer.AppendPart(0, {.text = "a"}, {.prompt_tokens = 5, .output_tokens = 1}, &stream);
+  CHECK(json::parse(Events(stream).at(0))["usage"]["total_tokens"] == 6);
 }
 
 TEST_CASE("EventWriter: an error inside a stream is its last event", "[gateway][sse]") {
-  EventWriter writer(SmallTokenizer(), {.request_id = "r1", .model = "m"});
+  EventWriter writer(SmallTokenizer(), {.id = "c1", .request_id = "r1", .model = "m"});
   std::string stream;
-  writer.AppendPart({.text = "a"}, &stream);
-  writer.AppendEnd({.status = absl::InternalError("peer at 10.0.0.1 died")}, &stream);
+  writer.AppendPart(0, {.text = "a"}, {}, &stream);
+  writer.AppendError(absl::InternalError("peer at 10.0.0.1 died"), &stream);
   const std::vector<std::string> events = Events(stream);
   REQUIRE(events.size() == 2);
   const json error = json::parse(events[1])["error"];
   CHECK(error["code"] == "internal");
   CHECK(error["type"] == "server_error");
   CHECK(error["request_id"] == "r1");
+  CHECK(error["param"].is_null());
   CHECK(stream.find("10.0.0.1") == std::string::npos);
   CHECK(stream.find("[DONE]") == std::string::npos);
+}
+
+TEST_CASE("EventWriter: text completions have texts instead of deltas", "[gateway][sse]") {
+  EventWriter writer(SmallTokenizer(), {.endpoint = Endpoint::kCompletions, .logprobs = true});
+  std::string stream;
+  writer.AppendOpening(2, &stream);
+  CHECK(stream.empty());
+  writer.AppendPart(1, {.text = "ab", .tokens = Bytes("ab")}, {}, &stream);
+  writer.AppendPart(1, {.text = "c", .tokens = Bytes("c")}, {}, &stream);
+  const std::vector<std::string> events = Events(stream);
+  const json first = json::parse(events.at(0));
+  CHECK(first["object"] == "text_completion");
+  CHECK(first["choices"][0]["index"] == 1);
+  CHECK(first["choices"][0]["text"] == "ab");
+  CHECK(first["choices"][0]["logprobs"]["tokens"] == json({"a", "b"}));
+  CHECK(first["choices"][0]["logprobs"]["text_offset"] == json({0, 1}));
+  CHECK(json::parse(events.at(1))["choices"][0]["logprobs"]["text_offset"] == json({2}));
 }
 
 TEST_CASE("CompletionJson: log probabilities as OpenAI writes them", "[gateway][json]") {
@@ -98,9 +128,9 @@ TEST_CASE("CompletionJson: log probabilities as OpenAI writes them", "[gateway][
   part.tokens[0].logprob = -0.5f;
   part.tokens[0].top = {{.token = 'a', .logprob = -0.5f},
                         {.token = 'b', .logprob = -std::numeric_limits<float>::infinity()}};
-  const json answer = json::parse(
-      CompletionJson(SmallTokenizer(), {.request_id = "r", .model = "m", .logprobs = true}, part,
-                     {.finish = Finish::kStop, .usage = {.prompt_tokens = 1, .output_tokens = 1}}));
+  const json answer = json::parse(CompletionJson(
+      SmallTokenizer(), {.id = "r", .model = "m", .logprobs = true},
+      {{.part = part, .finish = Finish::kStop}}, {.prompt_tokens = 1, .output_tokens = 1}));
   const json entry = answer["choices"][0]["logprobs"]["content"][0];
   CHECK(entry["token"] == "a");
   CHECK(entry["logprob"] == -0.5);
@@ -111,7 +141,7 @@ TEST_CASE("CompletionJson: log probabilities as OpenAI writes them", "[gateway][
 }
 
 TEST_CASE("Answer: a stop string across tokens ends it and is swallowed", "[gateway][answer]") {
-  Answer answer(SmallTokenizer(), {"END"});
+  Answer answer(SmallTokenizer(), {.stop = {"END"}});
   CHECK(answer.Push(Bytes("abE"), Finish::kNone).text == "ab");
   CHECK(answer.finish() == Finish::kNone);
   const AnswerPart part = answer.Push(Bytes("NDxyz"), Finish::kNone);
@@ -122,10 +152,47 @@ TEST_CASE("Answer: a stop string across tokens ends it and is swallowed", "[gate
 }
 
 TEST_CASE("Answer: what was held back comes with the last token", "[gateway][answer]") {
-  Answer answer(SmallTokenizer(), {"END"});
+  Answer answer(SmallTokenizer(), {.stop = {"END"}});
   CHECK(answer.Push(Bytes("EN"), Finish::kNone).text.empty());
   CHECK(answer.Push(Bytes("\xc3"), Finish::kLength).text == "EN\xef\xbf\xbd");
   CHECK(answer.finish() == Finish::kLength);
+}
+
+TEST_CASE("Answer: a stop string that is wanted stays", "[gateway][answer]") {
+  Answer answer(SmallTokenizer(), {.stop = {"END"}, .include_stop = true});
+  CHECK(answer.Push(Bytes("abENDx"), Finish::kNone).text == "abEND");
+  CHECK(answer.finish() == Finish::kStop);
+}
+
+TEST_CASE("Answer: a stop token has no text, unless it is wanted", "[gateway][answer]") {
+  Answer swallowing(SmallTokenizer(), {});
+  AnswerPart part = swallowing.Push(Bytes("ab."), Finish::kStop);
+  CHECK(part.text == "ab");
+  CHECK(part.tokens.size() == 3);
+  CHECK(swallowing.output_tokens() == 3);
+  Answer keeping(SmallTokenizer(), {.include_stop = true});
+  CHECK(keeping.Push(Bytes("ab."), Finish::kStop).text == "ab.");
+  Answer cut(SmallTokenizer(), {});
+  CHECK(cut.Push(Bytes("ab."), Finish::kLength).text == "ab.");
+}
+
+TEST_CASE("Answer: no stop string is found before the least number of tokens",
+          "[gateway][answer]") {
+  Answer answer(SmallTokenizer(), {.stop = {"ab"}, .min_tokens = 3});
+  // The first is too early, and the second begins too early.
+  CHECK(answer.Push(Bytes("abab"), Finish::kNone).text == "abab");
+  CHECK(answer.finish() == Finish::kNone);
+  CHECK(answer.Push(Bytes("cab"), Finish::kNone).text == "c");
+  CHECK(answer.finish() == Finish::kStop);
+}
+
+TEST_CASE("Answer: control tokens are written where they are wanted", "[gateway][answer]") {
+  const auto control = SmallTokenizer().ControlId("<|im_end|>");
+  REQUIRE(control.has_value());
+  Answer silent(SmallTokenizer(), {});
+  CHECK(silent.Push({{.token = *control}}, Finish::kNone).text.empty());
+  Answer written(SmallTokenizer(), {.skip_special_tokens = false});
+  CHECK(written.Push({{.token = *control}}, Finish::kNone).text == "<|im_end|>");
 }
 
 TEST_CASE("AnswerMailbox: wakes once for mail that nobody took, and keeps it", "[gateway]") {

@@ -30,11 +30,13 @@ FrontFixture::FrontFixture(Options options)
              .core = core_,
              .budget = budget_,
              .metrics = metrics_,
+             .log = &log_,
              .ready = [this] { return ready_.load(); },
              .unix_seconds = [] { return kUnixSeconds; },
              .serves_since = kUnixSeconds - 1,
              .max_body_bytes = options.max_body_bytes,
-             .write_stall = options.write_stall} {
+             .write_stall = options.write_stall,
+             .allowed_origins = options.allowed_origins} {
   core_.Call([](RequestDesk& desk, base::TimePoint now) {
     desk.OnSchedulerConnected(now);
     desk.OnScheduler(scheduler::Membership{{}, {{SmallModel()->digest() + ".weights.format", {7}}}},
@@ -74,6 +76,9 @@ void FrontFixture::Say(const scheduler::RequestId& id, const std::string& text,
   for (int32_t token : SmallModel()->tokenizer().Encode(text)) {
     batch.tokens.push_back({.token = token, .logprob = -0.5f});
   }
+  if (finish == scheduler::Finish::kStop) {
+    batch.tokens.push_back({.token = SmallModel()->config().eos_token_ids.front()});
+  }
   Send(std::move(batch));
 }
 
@@ -97,6 +102,12 @@ void FrontFixture::Send(scheduler::TokenBatch batch) {
               now)
         .IgnoreError();
     desk.Tokens(batch, {}, now);
+  });
+}
+
+void FrontFixture::Admit(const scheduler::RequestId& id) {
+  core_.Call([&](RequestDesk& desk, base::TimePoint now) {
+    desk.OnScheduler(scheduler::RequestAdmitted{id}, now);
   });
 }
 

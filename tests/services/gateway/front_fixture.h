@@ -28,6 +28,7 @@ class FrontFixture {
     int max_requests = 64;
     int32_t max_output_tokens = 128;
     base::Duration write_stall = std::chrono::seconds(30);
+    std::vector<std::string> allowed_origins;
   };
   // What a test of time asserts is an order of events, so the wall clock stands still.
   static constexpr int64_t kUnixSeconds = 1'700'000'000;
@@ -48,11 +49,13 @@ class FrontFixture {
   scheduler::SubmitRequest WaitSubmit();
   // How many have been.
   size_t submitted() const { return submits_.size(); }
-  // The next tokens of a request, those of `text`.
+  // The next tokens of a request, those of `text`; and the model's own end with kStop.
   void Say(const scheduler::RequestId& id, const std::string& text,
            scheduler::Finish finish = scheduler::Finish::kNone);
   // Many tokens, each with its likeliest others: over 1 KiB a token as JSON.
   void SayAtLength(const scheduler::RequestId& id, int tokens);
+  // The scheduler takes a request in.
+  void Admit(const scheduler::RequestId& id);
   void Fail(const scheduler::RequestId& id, const absl::Status& status,
             base::Duration retry_after = base::Duration(0));
   // The worker's own error for a request, after the tokens that were said.

@@ -81,7 +81,7 @@ TEST_CASE("HttpSession: a whole answer tells when, why it ended, and what it use
   CHECK(answer["object"] == "chat.completion");
   CHECK(answer["created"] == FrontFixture::kUnixSeconds);
   CHECK(answer["model"] == front.model());
-  CHECK(answer["id"] == reply.header("x-request-id"));
+  CHECK(answer["id"].get<std::string>().rfind("chatcmpl-", 0) == 0);
   CHECK(answer["choices"][0]["message"]["content"] == "A circle");
   CHECK(answer["choices"][0]["finish_reason"] == "length");
   const json& usage = answer["usage"];
@@ -89,23 +89,22 @@ TEST_CASE("HttpSession: a whole answer tells when, why it ended, and what it use
   CHECK(usage["prompt_tokens"] == submit.prompt_tokens);
   CHECK(usage["completion_tokens"] == output);
   CHECK(usage["total_tokens"] == submit.prompt_tokens + output);
-  CHECK(usage["prompt_tokens_details"]["picture_tokens"] == submit.items[0].num_tokens);
+  CHECK(usage["prompt_tokens_details"]["image_tokens"] == submit.items[0].num_tokens);
   CHECK(usage["prompt_tokens_details"]["cached_tokens"] == 0);
   CHECK(front.Terminals("length") == 1);
   front.RequireIdle();
 }
 
-TEST_CASE("HttpSession: a stream begins with its first token and ends with its usage",
+TEST_CASE("HttpSession: a stream begins when it is admitted and ends with its usage",
           "[gateway][http]") {
   if (ModelMissing()) return;
   FrontFixture front;
   RawHttpClient client(front.http_address());
   client.Send(Post(PictureBody(R"(,"stream":true,"stream_options":{"include_usage":true})")));
   const scheduler::SubmitRequest submit = front.WaitSubmit();
-  front.core().Call([&](RequestDesk& desk, base::TimePoint now) {
-    desk.OnScheduler(scheduler::RequestAdmitted{submit.request}, now);
-  });
   CHECK(client.Peek().empty());
+  front.Admit(submit.request);
+  client.WaitFor("\"role\":\"assistant\"");
   front.Say(submit.request, "One");
   client.WaitFor("\"content\":\"One\"");
   front.Say(submit.request, " two", Finish::kStop);
@@ -119,14 +118,14 @@ TEST_CASE("HttpSession: a stream begins with its first token and ends with its u
     const json event = json::parse(events[i]);
     CHECK(event["object"] == "chat.completion.chunk");
     CHECK(event["created"] == FrontFixture::kUnixSeconds);
-    CHECK(event["id"] == reply.header("x-request-id"));
+    CHECK(event["id"] == json::parse(events[0])["id"]);
     if (!event["choices"].empty()) text += event["choices"][0]["delta"].value("content", "");
   }
   CHECK(text == "One two");
   CHECK(json::parse(events[events.size() - 3])["choices"][0]["finish_reason"] == "stop");
   const json usage = json::parse(events[events.size() - 2])["usage"];
   CHECK(usage["prompt_tokens"] == submit.prompt_tokens);
-  CHECK(usage["prompt_tokens_details"]["picture_tokens"] == submit.items[0].num_tokens);
+  CHECK(usage["prompt_tokens_details"]["image_tokens"] == submit.items[0].num_tokens);
   CHECK(events.back() == "[DONE]");
   front.RequireIdle();
 }
@@ -234,24 +233,120 @@ TEST_CASE("HttpSession: a gateway that is full or draining says when to come aga
   CHECK_FALSE(draining.header("retry-after").empty());
 }
 
-TEST_CASE("HttpSession: an id that is active is refused, and free again after its end",
+TEST_CASE("HttpSession: a stream that waits says that it is there", "[gateway][http]") {
+  if (ModelMissing()) return;
+  FrontFixture front({.timeouts = {.keep_alive = milliseconds(20)}});
+  RawHttpClient client(front.http_address());
+  client.Send(Post(kStream));
+  const RequestId id = front.WaitSubmit().request;
+  front.Admit(id);
+  client.WaitFor(": keep-alive\n\n");
+  front.Say(id, "Hi.", Finish::kStop);
+  const HttpReply reply = client.Read();
+  CHECK(reply.status == 200);
+  CHECK(reply.body.find("\"content\":\"Hi.\"") != std::string::npos);
+  front.RequireIdle();
+}
+
+TEST_CASE("HttpSession: a failure after admission is the last event of the stream",
           "[gateway][http]") {
+  if (ModelMissing()) return;
+  FrontFixture front;
+  RawHttpClient client(front.http_address());
+  client.Send(Post(kStream));
+  const RequestId id = front.WaitSubmit().request;
+  front.Admit(id);
+  client.WaitFor("assistant");
+  front.Fail(id, absl::UnavailableError("no worker"));
+  const HttpReply reply = client.Read();
+  CHECK(reply.status == 200);
+  CHECK(json::parse(Events(reply.body).back())["error"]["code"] == "unavailable");
+  front.RequireIdle();
+}
+
+TEST_CASE("HttpSession: n answers are n requests, all or none", "[gateway][http]") {
+  if (ModelMissing()) return;
+  FrontFixture front;
+  RawHttpClient client(front.http_address());
+  client.Send(Post(PictureBody(R"(,"n":3,"seed":5)")));
+  const scheduler::SubmitRequest first = front.WaitSubmit();
+  const RequestId second = front.WaitSubmit().request;
+  const RequestId third = front.WaitSubmit().request;
+  CHECK(front.held_bytes() > 0);
+  front.Say(third, "Three", Finish::kStop);
+  front.Say(first.request, "One", Finish::kLength);
+  front.Say(second, "Two", Finish::kStop);
+  const json answer = json::parse(client.Read().body);
+  REQUIRE(answer["choices"].size() == 3);
+  CHECK(answer["choices"][0]["message"]["content"] == "One");
+  CHECK(answer["choices"][0]["finish_reason"] == "length");
+  CHECK(answer["choices"][2]["message"]["content"] == "Three");
+  CHECK(answer["choices"][2]["index"] == 2);
+  // One prompt was sent, whatever came of it.
+  CHECK(answer["usage"]["prompt_tokens"] == first.prompt_tokens);
+  CHECK(answer["usage"]["completion_tokens"] >= 3);
+  front.RequireIdle();
+  for (const char* stream : {"", R"(,"stream":true)"}) {
+    client.Send(Post(Body(absl::StrCat(R"(,"n":2)", stream))));
+    front.Admit(front.WaitSubmit().request);
+    front.Fail(front.WaitSubmit().request, absl::ResourceExhaustedError("full"));
+    const HttpReply refused = client.Read();
+    CHECK(refused.status == 429);
+    CHECK(ErrorCode(refused) == "overloaded");
+    front.RequireIdle();
+  }
+  client.Send(Post(Body(R"(,"n":2,"stream":true)")));
+  const RequestId left = front.WaitSubmit().request, right = front.WaitSubmit().request;
+  front.Say(right, "Right", Finish::kStop);
+  front.Say(left, "Left", Finish::kStop);
+  std::string texts[2];
+  const std::vector<std::string> events = Events(client.Read().body);
+  CHECK(events.back() == "[DONE]");
+  for (size_t i = 0; i + 1 < events.size(); ++i) {
+    const json choice = json::parse(events[i])["choices"][0];
+    texts[choice["index"].get<size_t>()] += choice["delta"].value("content", "");
+  }
+  CHECK(texts[0] == "Left");
+  CHECK(texts[1] == "Right");
+  front.RequireIdle();
+}
+
+TEST_CASE("HttpSession: one name for many requests is the client's affair", "[gateway][http]") {
   if (ModelMissing()) return;
   FrontFixture front;
   RawHttpClient first(front.http_address()), second(front.http_address());
   first.Send(Post(kStream, "X-Request-Id: same\r\n"));
   const RequestId id = front.WaitSubmit().request;
-  for (const std::string& body : {Body(), kStream}) {
-    second.Send(Post(body, "X-Request-Id: same\r\n"));
-    const HttpReply reply = second.Read();
-    CHECK(reply.status == 409);
-    CHECK(ErrorCode(reply) == "request_id_active");
-  }
-  front.Say(id, "Hi.", Finish::kStop);
-  CHECK(first.Read().status == 200);
   second.Send(Post(Body(), "X-Request-Id: same\r\n"));
   front.AnswerNext("Hi.");
-  CHECK(second.Read().status == 200);
+  front.Say(id, "Hi.", Finish::kStop);
+  const HttpReply stream = first.Read(), whole = second.Read();
+  CHECK(stream.status == 200);
+  CHECK(whole.status == 200);
+  CHECK(stream.header("x-request-id") == "same");
+  CHECK(whole.header("x-request-id") == "same");
+  CHECK(json::parse(Events(stream.body)[0])["id"] != json::parse(whole.body)["id"]);
+  front.RequireIdle();
+}
+
+TEST_CASE("HttpSession: text completions have the form of their own", "[gateway][http]") {
+  if (ModelMissing()) return;
+  FrontFixture front;
+  RawHttpClient client(front.http_address());
+  client.Send(testing::PostTo("/v1/completions", R"({"prompt":["A","B"],"logprobs":0})"));
+  front.AnswerNext("One");
+  front.AnswerNext("Two");
+  const json answer = json::parse(client.Read().body);
+  CHECK(answer["object"] == "text_completion");
+  REQUIRE(answer["choices"].size() == 2);
+  CHECK(answer["choices"][1]["text"] == "Two");
+  CHECK(answer["choices"][0]["logprobs"]["token_logprobs"][0] == -0.5);
+  CHECK(answer["usage"]["prompt_tokens"] == 2);
+  client.Send(testing::PostTo("/v1/completions", R"({"prompt":"A","stream":true})"));
+  front.AnswerNext("One");
+  const std::vector<std::string> events = Events(client.Read().body);
+  CHECK(json::parse(events.at(0))["choices"][0]["text"] == "One");
+  CHECK(events.back() == "[DONE]");
   front.RequireIdle();
 }
 

@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "tests/services/gateway/front_fixture.h"
 #include "tests/support/eventually.h"
 #include "tests/support/skip.h"
@@ -38,40 +39,133 @@ HttpReply Ask(const FrontFixture& front, const std::string& bytes) {
   return client.Read();
 }
 
-TEST_CASE("HttpSession: models, health and readiness have addresses", "[gateway][http]") {
+TEST_CASE("HttpSession: models, health, readiness and version have addresses", "[gateway][http]") {
   if (ModelMissing()) return;
   FrontFixture front;
-  const HttpReply models = Ask(front, Get("/v1/models"));
-  CHECK(models.status == 200);
-  CHECK(models.body.find("\"id\":\"" + front.model() + "\"") != std::string::npos);
-  CHECK(models.body.find(absl::StrCat("\"created\":", FrontFixture::kUnixSeconds - 1, ",")) !=
-        std::string::npos);
+  const std::string model = "\"id\":\"" + front.model() + "\"";
+  const std::string created = absl::StrCat("\"created\":", FrontFixture::kUnixSeconds - 1, ",");
+  for (const std::string& path : {std::string("/v1/models"), "/v1/models/" + front.model()}) {
+    const HttpReply reply = Ask(front, Get(path));
+    CHECK(reply.status == 200);
+    CHECK(reply.body.find(model) != std::string::npos);
+    CHECK(reply.body.find(created) != std::string::npos);
+    CHECK(reply.header("date") == "Tue, 14 Nov 2023 22:13:20 GMT");
+  }
+  CHECK(ErrorCode(Ask(front, Get("/v1/models/other"))) == "model_not_found");
+  CHECK(Ask(front, Get("/version")).body.find("\"version\":\"") != std::string::npos);
+  CHECK(Ask(front, Get("/openapi.json")).body.find("\"openapi\"") != std::string::npos);
   CHECK(Ask(front, Get("/healthz")).body == "ok\n");
-  CHECK(Ask(front, Get("/readyz")).status == 200);
-  front.SetReady(false);
-  const HttpReply unready = Ask(front, Get("/readyz"));
-  CHECK(unready.status == 503);
-  CHECK(unready.header("retry-after") == "1");
-  CHECK(unready.header("connection") == "close");
+  for (const char* path : {"/readyz", "/health", "/ping"}) {
+    front.SetReady(true);
+    CHECK(Ask(front, Get(path)).status == 200);
+    front.SetReady(false);
+    const HttpReply unready = Ask(front, Get(path));
+    CHECK(unready.status == 503);
+    CHECK(unready.header("retry-after") == "1");
+    CHECK(unready.header("connection") == "close");
+  }
   CHECK(Ask(front, Get("/healthz")).status == 200);
+}
+
+TEST_CASE("HttpSession: the path alone is the address", "[gateway][http]") {
+  if (ModelMissing()) return;
+  FrontFixture front;
+  for (const char* target : {"/v1/models?", "/v1/models?api-version=1&x=/healthz", "/v1/models/",
+                             "http://host/v1/models", "HTTP://host:80/v1/models?limit=2",
+                             "/v1/model%73", "/v1/models/triptych%2d16m?x"}) {
+    INFO(target);
+    CHECK(Ask(front, Get(target)).status == 200);
+  }
+  RawHttpClient client(front.http_address());
+  client.Send(testing::PostTo("/v1/chat/completions?api-version=2024-10-21", kHello));
+  front.AnswerNext("Hi.");
+  CHECK(client.Read().status == 200);
+  for (const char* target : {"/", "*", "http://host", "/v1/models/../../etc/passwd", "/metrics",
+                             "/v1/chat/completions/x", "/v1/models%00", "/%"}) {
+    INFO(target);
+    const HttpReply reply = Ask(front, Get(target));
+    CHECK(reply.status == 404);
+    ErrorCode(reply);
+  }
 }
 
 TEST_CASE("HttpSession: other addresses and methods are refused", "[gateway][http]") {
   if (ModelMissing()) return;
   FrontFixture front;
   RawHttpClient client(front.http_address());
-  const auto code = [&](const std::string& request, int status) {
+  const auto code = [&](const std::string& request, int status, const std::string& allow) {
     client.Send(request);
     const HttpReply reply = client.Read();
     CHECK(reply.status == status);
+    CHECK(reply.header("allow") == allow);
+    CHECK_FALSE(reply.header("x-request-id").empty());
     return ErrorCode(reply);
   };
-  CHECK(code(Get("/"), 404) == "not_found");
-  CHECK(code(Get("/v1/models/../../etc/passwd"), 404) == "not_found");
-  CHECK(code(Get("/v1/chat/completions"), 405) == "method_not_allowed");
-  CHECK(code(Get("/healthz", "DELETE"), 405) == "method_not_allowed");
-  CHECK(front.Refusals("not_found") == 2);
+  CHECK(code(Get("/"), 404, "") == "not_found");
+  CHECK(code(Get("/v1/chat/completions"), 405, "POST, OPTIONS") == "method_not_allowed");
+  CHECK(code(Get("/healthz", "DELETE"), 405, "GET, HEAD, OPTIONS") == "method_not_allowed");
+  CHECK(front.Refusals("not_found") == 1);
   CHECK(front.Refusals("method_not_allowed") == 2);
+  client.Send(Post(kHello, "Content-Encoding: gzip\r\n"));
+  const HttpReply zipped = client.Read();
+  CHECK(zipped.status == 415);
+  CHECK(ErrorCode(zipped) == "unsupported_encoding");
+}
+
+TEST_CASE("HttpSession: pages of the named origins may read answers, and no others",
+          "[gateway][http]") {
+  if (ModelMissing()) return;
+  FrontFixture front({.allowed_origins = {"https://chat.example"}});
+  const std::string asks =
+      "Access-Control-Request-Method: POST\r\n"
+      "Access-Control-Request-Headers: content-type,x-stainless-os\r\n\r\n";
+  const auto preflight = [&](const char* origin) {
+    return Ask(front, absl::StrCat("OPTIONS /v1/chat/completions HTTP/1.1\r\nOrigin: ", origin,
+                                   "\r\n", asks));
+  };
+  const HttpReply allowed = preflight("https://chat.example");
+  CHECK(allowed.status == 204);
+  CHECK(allowed.header("access-control-allow-origin") == "https://chat.example");
+  CHECK(allowed.header("access-control-allow-methods") == "POST, OPTIONS");
+  CHECK(allowed.header("access-control-allow-headers") == "content-type,x-stainless-os");
+  CHECK(allowed.header("vary") == "Origin");
+  const HttpReply other = preflight("https://evil.example");
+  CHECK(other.status == 204);
+  CHECK(other.header("access-control-allow-origin").empty());
+  CHECK(other.header("access-control-allow-methods").empty());
+  RawHttpClient client(front.http_address());
+  client.Send(Post(kHello, "Origin: https://chat.example\r\n"));
+  front.AnswerNext("Hi.");
+  CHECK(client.Read().header("access-control-allow-origin") == "https://chat.example");
+  client.Send(Post("{}", "Origin: https://chat.example\r\n"));
+  CHECK(client.Read().header("access-control-allow-origin") == "https://chat.example");
+  client.Send(Post("{}", "Origin: https://evil.example\r\n"));
+  CHECK(client.Read().header("access-control-allow-origin").empty());
+}
+
+TEST_CASE("HttpSession: texts to tokens and back", "[gateway][http]") {
+  if (ModelMissing()) return;
+  FrontFixture front;
+  const models::Tokenizer& tokenizer = SmallModel()->tokenizer();
+  const HttpReply text =
+      Ask(front, testing::PostTo("/tokenize", R"({"prompt":"Hello, w\u00f6rld"})"));
+  CHECK(text.status == 200);
+  const std::vector<int32_t> ids = tokenizer.Encode("Hello, w\xc3\xb6rld");
+  CHECK(text.body.find(absl::StrCat("\"count\":", ids.size(), ",")) != std::string::npos);
+  CHECK(text.body.find(absl::StrCat("\"tokens\":[", absl::StrJoin(ids, ","), "]")) !=
+        std::string::npos);
+  const HttpReply chat = Ask(front, testing::PostTo("/tokenize", kHello));
+  CHECK(chat.status == 200);
+  const HttpReply back = Ask(
+      front,
+      testing::PostTo("/detokenize", absl::StrCat("{\"tokens\":[", absl::StrJoin(ids, ","), "]}")));
+  CHECK(back.body == "{\"prompt\":\"Hello, w\xc3\xb6rld\"}");
+  for (const char* bad : {R"({"tokens":[-1]})", R"({"tokens":["a"]})", "{}", "[]", ""}) {
+    INFO(bad);
+    CHECK(Ask(front, testing::PostTo("/detokenize", bad)).status == 400);
+    CHECK(Ask(front, testing::PostTo("/tokenize", bad)).status == 400);
+  }
+  front.RequireIdle();
 }
 
 TEST_CASE("HttpSession: an answer to HEAD has no body", "[gateway][http]") {
@@ -84,7 +178,8 @@ TEST_CASE("HttpSession: an answer to HEAD has no body", "[gateway][http]") {
   CHECK(client.Read().body == "ok\n");
 }
 
-TEST_CASE("HttpSession: a request's id is the client's, or drawn", "[gateway][http]") {
+TEST_CASE("HttpSession: a request's name is the client's, or drawn; an answer's id is its own",
+          "[gateway][http]") {
   if (ModelMissing()) return;
   FrontFixture front;
   RawHttpClient client(front.http_address());
@@ -92,22 +187,18 @@ TEST_CASE("HttpSession: a request's id is the client's, or drawn", "[gateway][ht
   front.AnswerNext("Hi.");
   const HttpReply named = client.Read();
   CHECK(named.header("x-request-id") == "mine-1");
-  CHECK(named.body.find("\"id\":\"mine-1\"") != std::string::npos);
-  client.Send(Post(kHello));
-  front.AnswerNext("Hi.");
-  const HttpReply drawn = client.Read();
-  CHECK(drawn.header("x-request-id").rfind("chatcmpl-", 0) == 0);
+  CHECK(named.body.find("\"id\":\"chatcmpl-") != std::string::npos);
   client.Send(Post("{}", "X-Request-Id: mine-2\r\n"));
   const HttpReply refused = client.Read();
   CHECK(refused.header("x-request-id") == "mine-2");
   CHECK(ErrorCode(refused) == "invalid_request");
-  for (const std::string& bad :
-       {std::string("a b"), std::string(129, 'x'), std::string("\xc3\xa9"), std::string("a\tb")}) {
+  for (const std::string& bad : {std::string(), std::string("a b"), std::string(129, 'x'),
+                                 std::string("\xc3\xa9"), std::string("a\tb")}) {
     client.Send(Post(kHello, "X-Request-Id: " + bad + "\r\n"));
+    front.AnswerNext("Hi.");
     const HttpReply reply = client.Read();
-    CHECK(reply.status == 400);
-    CHECK(reply.header("x-request-id").empty());
-    CHECK(ErrorCode(reply) == "invalid_request");
+    CHECK(reply.status == 200);
+    CHECK(reply.header("x-request-id").rfind("chatcmpl-", 0) == 0);
   }
 }
 
@@ -150,6 +241,10 @@ TEST_CASE("HttpSession: a client that keeps no connection is let go after its an
   CHECK(stream.header("transfer-encoding").empty());
   CHECK(stream.body.rfind("data: {", 0) == 0);
   CHECK(stream.body.find("data: [DONE]\n\n") == stream.body.size() - 14);
+  // One that asks to stay is told that it may.
+  RawHttpClient keeping(front.http_address());
+  keeping.Send("GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+  CHECK(keeping.Read().header("connection") == "keep-alive");
 }
 
 TEST_CASE("HttpSession: a client that waits before its body is told to go on, or why not",

@@ -38,11 +38,12 @@ std::string ErrorCode(const HttpReply& reply) {
   REQUIRE(json.is_object());
   REQUIRE(json.size() == 1);
   const auto error = json.value("error", nlohmann::json::object());
-  REQUIRE(error.size() == 4);
+  REQUIRE(error.size() == 5);
   for (const char* key : {"type", "code", "message", "request_id"}) {
     REQUIRE(error.contains(key));
     REQUIRE(error[key].is_string());
   }
+  REQUIRE((error["param"].is_null() || error["param"].is_string()));
   CHECK_FALSE(error["message"].get<std::string>().empty());
   CHECK(error["request_id"].get<std::string>() == reply.header("x-request-id"));
   return error["code"].get<std::string>();
@@ -51,6 +52,11 @@ std::string ErrorCode(const HttpReply& reply) {
 std::string Post(absl::string_view body, absl::string_view more_headers) {
   return absl::StrCat("POST /v1/chat/completions HTTP/1.1\r\nHost: gateway\r\nContent-Length: ",
                       body.size(), "\r\n", more_headers, "\r\n", body);
+}
+
+std::string PostTo(absl::string_view path, absl::string_view body) {
+  return absl::StrCat("POST ", path, " HTTP/1.1\r\nHost: gateway\r\nContent-Length: ", body.size(),
+                      "\r\n\r\n", body);
 }
 
 std::string Get(absl::string_view path, absl::string_view method) {

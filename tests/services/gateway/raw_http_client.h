@@ -24,6 +24,7 @@ std::string ErrorCode(const HttpReply& reply);
 
 // Header and body of a request for the chat.
 std::string Post(absl::string_view body, absl::string_view more_headers = "");
+std::string PostTo(absl::string_view path, absl::string_view body);
 std::string Get(absl::string_view path, absl::string_view method = "GET");
 
 class RawHttpClient {

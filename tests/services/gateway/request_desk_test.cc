@@ -48,7 +48,7 @@ class Script {
     parsed->submit.prompt_tokens = 3;
     parsed->submit.max_tokens = parsed->input.max_tokens = 100;
     parsed->input.segments = {scheduler::TokenRun{{1, 2, 3}}};
-    parsed->stop = std::move(stop);
+    parsed->answer.stop = std::move(stop);
     parsed->timeout = seconds(10);
     auto payload = std::make_unique<Payload>();
     payload->reservation = budget_.Open();
@@ -78,6 +78,9 @@ class Script {
                                 .start_index = start,
                                 .finish = finish};
     for (char c : text) batch.tokens.push_back({.token = static_cast<unsigned char>(c)});
+    if (finish == Finish::kStop) {
+      batch.tokens.push_back({.token = tokenizer_->ControlId("<|im_end|>").value()});
+    }
     return desk_.Tokens(batch, {.prefill_us = 42}, clock_.Now());
   }
 
@@ -124,7 +127,7 @@ TEST_CASE("RequestDesk: tokens in order, duplicates dropped, one end", "[gateway
   CHECK(client.ends == 1);
   CHECK(client.end.status.ok());
   CHECK(client.end.finish == Finish::kStop);
-  CHECK(client.end.usage.output_tokens == 5);
+  CHECK(client.end.usage.output_tokens == 6);
   CHECK(client.end.usage.prompt_tokens == 3);
   CHECK(client.end.timeline.prefill_us == 42);
   CHECK(client.end.timeline.total_us == 1'000'000);
@@ -254,7 +257,7 @@ TEST_CASE("RequestDesk: the log has one line an answer, with the ids of both sid
   using Catch::Contains;
   CHECK_THAT(lines[0], Contains("\"request_id\":\"" + ToString(first) + "\",\"epoch\":2"));
   CHECK_THAT(lines[0], Contains("\"client_id\":\"asked-for\",\"result\":\"stop\""));
-  CHECK_THAT(lines[0], Contains("\"output_tokens\":5"));
+  CHECK_THAT(lines[0], Contains("\"output_tokens\":6"));
   CHECK_THAT(lines[1], Contains(ToString(second)) && Contains("\"result\":\"deadline_exceeded\""));
 }
 
