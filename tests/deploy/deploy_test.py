@@ -43,17 +43,23 @@ def tool(root, path, name):
     return found or skip(f"{name} is not here; ./run test fetches it")
 
 
-def documents(root):
-    """(file name, parsed document) of every Kubernetes manifest."""
+def parser(root):
+    """The YAML parser of this Python or of build-tools; skips without one."""
     try:
         import yaml
+        return yaml
     except ImportError:
         python = os.path.join(root, "build-tools", "venv", "bin", "python")
         if os.path.exists(python) and os.path.realpath(sys.prefix) != os.path.realpath(
                 os.path.join(root, "build-tools", "venv")):
             os.execv(python, [python, *sys.argv])
-        skip("no YAML parser")
-    for path in sorted(glob.glob(os.path.join(root, "deploy/kubernetes/*.yaml"))):
+        return skip("no YAML parser")
+
+
+def documents(root):
+    """(file name, parsed document) of every Kubernetes manifest of the base."""
+    yaml = parser(root)
+    for path in sorted(glob.glob(os.path.join(root, "deploy/kubernetes/base/*.yaml"))):
         for document in yaml.safe_load_all(read(path)):
             yield os.path.basename(path), document
 
@@ -74,7 +80,7 @@ def case_promtool(args):
 
 def case_schema(args):
     validate = tool(args.root, "venv/bin", "kubernetes-validate")
-    files = [f for f in sorted(glob.glob(os.path.join(args.root, "deploy/kubernetes/*.yaml")))
+    files = [f for f in sorted(glob.glob(os.path.join(args.root, "deploy/kubernetes/base/*.yaml")))
              if os.path.basename(f) != "kustomization.yaml"]
     expect(files, "there are manifests")
     code = subprocess.run([validate, "--strict", *files], check=False).returncode
@@ -89,6 +95,76 @@ def case_kustomization(args):
         else:
             present.add(file)
     expect(listed == present, f"listed {sorted(listed)}, present {sorted(present)}")
+
+
+def built(root, folder):
+    """What kubectl makes of a kustomization; skips without kubectl."""
+    if shutil.which("kubectl") is None:
+        skip("no kubectl")
+    made = subprocess.run(["kubectl", "kustomize", os.path.join(root, folder)],
+                          capture_output=True, text=True, check=False, timeout=60)
+    expect(made.returncode == 0, f"{folder}: {made.stderr}")
+    return list(parser(root).safe_load_all(made.stdout))
+
+
+def quantity(text, units):
+    for unit, factor in units.items():
+        if text.endswith(unit):
+            return float(text[:-len(unit)]) * factor
+    return float(text)
+
+
+def case_overlays(args):
+    """kubectl builds every overlay; kind's fits a small machine, gpu's asks for GPUs."""
+    cpus = memory = 0
+    for document in built(args.root, "deploy/kubernetes/overlays/kind"):
+        if document["kind"] != "Deployment":
+            continue
+        spec = document["spec"]["template"]["spec"]
+        expect("nodeSelector" not in spec, "kind has nodes without labels")
+        requests = spec["containers"][0]["resources"]["requests"]
+        cpus += document["spec"]["replicas"] * quantity(requests["cpu"], {"m": 0.001})
+        memory += document["spec"]["replicas"] * quantity(requests["memory"],
+                                                          {"Mi": 1 / 1024, "Gi": 1})
+    expect(0 < cpus <= 2 and 0 < memory <= 4, f"kind asks for {cpus} CPUs and {memory} GiB")
+    workers = [d for d in built(args.root, "deploy/kubernetes/overlays/gpu")
+               if d["kind"] == "Deployment" and d["metadata"]["name"].startswith("worker-")]
+    expect(len(workers) == 3, "three pools of GPUs")
+    for worker in workers:
+        container = worker["spec"]["template"]["spec"]["containers"][0]
+        expect(container["resources"]["limits"]["nvidia.com/gpu"] == "1", "one GPU a worker")
+        expect(container["args"][-1].startswith("--model=/models/"), "the volume's model")
+    with tempfile.TemporaryDirectory(dir=os.path.join(args.root, "deploy/kubernetes")) as scratch:
+        components = ["../components/autoscaling", "../components/monitoring"]
+        with open(os.path.join(scratch, "kustomization.yaml"), "w", encoding="utf-8") as file:
+            json.dump({"resources": ["../base"], "components": components}, file)
+        kinds = [d["kind"] for d in built(args.root, os.path.relpath(scratch, args.root))]
+    for kind, count in (("HorizontalPodAutoscaler", 3), ("PodMonitor", 1), ("PrometheusRule", 1)):
+        expect(kinds.count(kind) == count, f"{kinds.count(kind)} {kind}")
+
+
+def case_rules(args):
+    """The operator's rules are the plain file's."""
+    yaml = parser(args.root)
+    plain = yaml.safe_load(read(args.root, "deploy/prometheus/alerts.yml"))
+    rule = yaml.safe_load(read(args.root,
+                               "deploy/kubernetes/components/monitoring/prometheus_rule.yaml"))
+    expect(rule["spec"] == plain, "prometheus_rule.yaml and alerts.yml differ; run "
+           "tests/deploy/write_prometheus_rule.sh")
+
+
+def case_compose(args):
+    """compose.yaml starts one process of each kind, with flags that exist."""
+    services = parser(args.root).safe_load(read(args.root, "compose.yaml"))["services"]
+    programs = [s["command"][0] for s in services.values()]
+    expect(sorted(set(programs)) == sorted(PROGRAMS), f"{programs}")
+    roles = [c.split("=")[1] for s in services.values() for c in s["command"]
+             if c.startswith("--roles=")]
+    expect(sorted(roles) == ["decode", "encode", "prefill"], f"{roles}")
+    for name, service in services.items():
+        known = flags_of(args, service["command"][0])
+        for flag in service["command"][1:]:
+            expect(re.match(r"--([a-z-]+)=", flag).group(1) in known, f"{name}: {flag}")
 
 
 def case_pods(args):
@@ -131,6 +207,15 @@ def case_network(args):
     expect(sorted(opened) == [("gateway", "grpc"), ("gateway", "http")], f"open: {opened}")
 
 
+def flags_of(args, program):
+    """The flags that a program's own help lists; skips where it is not built."""
+    if not os.path.exists(os.path.join(args.bin, program)):
+        skip(f"not built: {program}")
+    shown = subprocess.run([os.path.join(args.bin, program), "--help"], capture_output=True,
+                           text=True, check=False, timeout=60).stdout
+    return set(re.findall(r"^\s*--([a-z][a-z0-9-]*)", shown, re.M))
+
+
 def case_flags(args):
     """Every flag in a manifest is one that the program's own help lists."""
     missing = [p for p in PROGRAMS if not os.path.exists(os.path.join(args.bin, p))]
@@ -139,9 +224,7 @@ def case_flags(args):
     for file, _, spec in pod_specs(args.root):
         program, *flags = spec["containers"][0]["args"]
         expect(program in PROGRAMS, f"{file}: {program} is no program of ours")
-        shown = subprocess.run([os.path.join(args.bin, program), "--help"], capture_output=True,
-                               text=True, check=False, timeout=60).stdout
-        known = set(re.findall(r"^\s*--([a-z][a-z0-9-]*)", shown, re.M))
+        known = flags_of(args, program)
         for flag in flags:
             name = re.match(r"--([a-z-]+)=", flag)
             expect(name and name.group(1) in known, f"{file}: {program} has no {flag}")
