@@ -17,6 +17,7 @@
 #include "services/gateway/rpc/tokens_service.h"
 #include "services/gateway/scheduler_link.h"
 #include "services/runtime/admin_server.h"
+#include "services/runtime/build_info.h"
 #include "services/runtime/method_callers.h"
 #include "services/runtime/rpc_server.h"
 #include "services/runtime/shutdown.h"
@@ -126,6 +127,7 @@ struct Gateway::Parts {
 };
 
 absl::Status Gateway::Parts::Listen() {
+  DescribeBuild("gateway", model->name(), &registry);
   AdminPages pages{.metrics = [this] { return Metrics(); },
                    .alive = [] { return true; },
                    .ready = [this] { return Ready(); }};

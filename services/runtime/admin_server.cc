@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/process_stats.h"
 #include "services/runtime/listener.h"
 
 namespace triptych::services {
@@ -29,7 +30,7 @@ http::response<http::string_body> Answer(const AdminPages& pages, beast::string_
     response.body() = good ? "ok\n" : "unavailable\n";
   };
   if (target == "/metrics") {
-    response.body() = pages.metrics();
+    response.body() = pages.metrics() + base::ProcessStatsText();
   } else if (target == "/healthz") {
     verdict(pages.alive());
   } else if (target == "/readyz") {

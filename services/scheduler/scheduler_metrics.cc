@@ -26,6 +26,10 @@ SchedulerMetrics::SchedulerMetrics(base::Registry* registry) : registry_(registr
     queue_age_[i] = registry->GetGauge(
         {"triptych_queue_age_seconds", "Since the oldest request that waits was admitted."},
         {{"stage", ToString(static_cast<scheduler::Stage>(i))}});
+    const base::MetricSpec workers{"triptych_workers", "Workers that the scheduler knows."};
+    const std::string stage = ToString(static_cast<scheduler::Stage>(i));
+    serving_[i] = registry->GetGauge(workers, {{"stage", stage}, {"state", "serving"}});
+    draining_[i] = registry->GetGauge(workers, {{"stage", stage}, {"state", "draining"}});
   }
   admitted_ = registry->GetCounter({"triptych_admitted_total", "Requests admitted."});
   restarts_ = registry->GetCounter(
@@ -50,6 +54,13 @@ void SchedulerMetrics::OnSnapshot(const scheduler::ClusterSnapshot& snapshot) {
   }
   held_requests_.Set(static_cast<double>(held));
   for (int i = 0; i < scheduler::kNumStages; ++i) {
+    int serving = 0, draining = 0;
+    for (const scheduler::WorkerSnapshot& worker : snapshot.workers) {
+      if (!worker.profile.roles.has(static_cast<scheduler::Stage>(i))) continue;
+      ++(worker.draining ? draining : serving);
+    }
+    serving_[i].Set(serving);
+    draining_[i].Set(draining);
     queue_age_[i].Set(base::ToSeconds(snapshot.oldest_wait[i]));
   }
   queued_prefill_.Set(static_cast<double>(snapshot.queued_prefill_tokens));

@@ -19,6 +19,7 @@ class SchedulerMetrics {
   base::Gauge queued_prefill_, queued_patches_, held_requests_;
   base::Gauge requests_[6];
   base::Gauge queue_age_[scheduler::kNumStages];
+  base::Gauge serving_[scheduler::kNumStages], draining_[scheduler::kNumStages];
   base::Counter admitted_, restarts_, workers_lost_, streams_lost_, cut_offs_, dropped_events_;
   scheduler::ClusterSnapshot last_;
 };

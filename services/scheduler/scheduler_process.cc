@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "services/runtime/admin_server.h"
+#include "services/runtime/build_info.h"
 #include "services/runtime/descriptors.h"
 #include "services/runtime/method_callers.h"
 #include "services/runtime/rpc_server.h"
@@ -68,6 +69,7 @@ absl::Status Serve(const SchedulerOptions& options) {
   base::RealClock clock;
   base::StreamLogger log(clock, options.name, base::LogLevelOf(options.log_level));
   base::Registry registry;
+  DescribeBuild("scheduler", "", &registry);
   SchedulerMetrics metrics(&registry);
   SchedulerCore core(options.cluster, scheduler::Incarnation(base::RandomBits64()), clock, log,
                      metrics);

@@ -45,6 +45,14 @@ WorkerMetrics::WorkerMetrics(base::Registry* registry, const scheduler::WorkerPr
   decode_tokens_ = registry->GetCounter({"triptych_decode_tokens_total", "Tokens decoded."});
   dropped_events_ = registry->GetCounter(
       {"triptych_dropped_events_total", "Events that found the worker's queue full."});
+  // From the start, so that a rate sees the first one. OUT_OF_RANGE and its like are no task's end.
+  for (const absl::StatusCode code :
+       {absl::StatusCode::kAborted, absl::StatusCode::kCancelled, absl::StatusCode::kInternal,
+        absl::StatusCode::kInvalidArgument, absl::StatusCode::kNotFound,
+        absl::StatusCode::kFailedPrecondition, absl::StatusCode::kResourceExhausted,
+        absl::StatusCode::kUnavailable, absl::StatusCode::kDeadlineExceeded}) {
+    TaskFailures(code);
+  }
   for (int kind = 0; kind < 2; ++kind) {
     transfer_bytes_[kind] =
         registry->GetCounter({"triptych_transfer_bytes_total", "Bytes received from workers."},
@@ -104,11 +112,14 @@ void WorkerMetrics::OnTransfer(scheduler::TransferKind kind, int64_t bytes,
   transfer_seconds_[i].Observe(base::ToSeconds(seconds));
 }
 
+base::Counter WorkerMetrics::TaskFailures(absl::StatusCode code) const {
+  return registry_->GetCounter(
+      {"triptych_task_failures_total", "Tasks that could not go on here."},
+      {{"reason", absl::StatusCodeToString(code)}});
+}
+
 void WorkerMetrics::OnTaskFailed(const absl::Status& status) const {
-  registry_
-      ->GetCounter({"triptych_task_failures_total", "Tasks that could not go on here."},
-                   {{"reason", absl::StatusCodeToString(status.code())}})
-      .Increment();
+  TaskFailures(status.code()).Increment();
 }
 
 }  // namespace triptych::services

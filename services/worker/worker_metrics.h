@@ -24,6 +24,8 @@ class WorkerMetrics {
   void OnDroppedEvent() const { dropped_events_.Increment(); }
 
  private:
+  base::Counter TaskFailures(absl::StatusCode code) const;
+
   base::Registry* registry_;
   scheduler::WorkerProfile profile_;
   base::Gauge queue_cost_[scheduler::kNumStages];

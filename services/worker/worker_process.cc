@@ -15,6 +15,7 @@
 #include "models/processor/chat_layout.h"
 #include "models/weights/fingerprint.h"
 #include "services/runtime/admin_server.h"
+#include "services/runtime/build_info.h"
 #include "services/runtime/descriptors.h"
 #include "services/runtime/method_callers.h"
 #include "services/runtime/rpc_server.h"
@@ -142,6 +143,7 @@ absl::Status Worker::Load() {
 }
 
 absl::Status Worker::Open() {
+  DescribeBuild("worker", options_.model, &registry_);
   metrics_ = std::make_unique<WorkerMetrics>(&registry_, profile_);
   preparer_ = std::make_unique<MediaPreparer>(
       *processor_, decode_pool_.get(),

@@ -144,9 +144,14 @@ def case_overlays(args):
 
 
 def case_rules(args):
-    """The operator's rules are the plain file's."""
+    """Each alert says what to do; the operator's rules are the plain file's."""
     yaml = parser(args.root)
     plain = yaml.safe_load(read(args.root, "deploy/prometheus/alerts.yml"))
+    operations = read(args.root, "docs/operations.md")
+    for rule in (r for group in plain["groups"] for r in group["rules"] if "alert" in r):
+        name = rule["alert"]
+        expect(f"### {name}\n" in operations, f"docs/operations.md does not tell of {name}")
+        expect(rule["annotations"]["runbook_url"] == f"docs/operations.md#{name.lower()}", name)
     rule = yaml.safe_load(read(args.root,
                                "deploy/kubernetes/components/monitoring/prometheus_rule.yaml"))
     expect(rule["spec"] == plain, "prometheus_rule.yaml and alerts.yml differ; run "

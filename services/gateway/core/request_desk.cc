@@ -237,13 +237,7 @@ void RequestDesk::Carry(scheduler::DeliverEnd& action, base::TimePoint now) {
       end.timeline.tokens_per_second = (end.usage.output_tokens - 1) / base::ToSeconds(streaming);
     }
   }
-  if (end.status.ok()) {
-    metrics_->e2e_seconds.Observe(base::ToSeconds(total));
-    (end.finish == Finish::kLength ? metrics_->length_terminals : metrics_->stop_terminals)
-        .Increment();
-  } else {
-    metrics_->Ended(ToClientError(end.status).code);
-  }
+  metrics_->Ended(end);
   metrics_->held_requests.Set(static_cast<double>(records_.size()));
   LogEnd(action, record, end);
   record.sink->OnEnd(end);

@@ -227,6 +227,7 @@ void HttpSession::WriteEvents(std::string events, AnswerGroup::News news) {
   out_.clear();
   if (access_.status == 0) {
     access_.status = 200;
+    front_.metrics.Answered(200);
     out_ = StreamHead(Frame());
   }
   if (chunked) {
@@ -263,6 +264,7 @@ void HttpSession::ReplyError(const absl::Status& status, base::Duration retry_af
 void HttpSession::WriteReply(Reply reply) {
   const ReplyFrame frame = Frame();
   access_.status = reply.status;
+  front_.metrics.Answered(reply.status);
   out_ = ReplyHead(reply, frame);
   // A body after HEAD would be read as the next answer.
   if (!parser_ || parser_->get().method() != http::verb::head) out_ += reply.body;

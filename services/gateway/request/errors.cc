@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <set>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
@@ -135,6 +136,18 @@ ClientError ToClientError(const absl::Status& status) {
   error.type = row.type;
   if (const auto member = status.GetPayload(kMemberNote)) error.param = std::string(*member);
   return error;
+}
+
+std::vector<const char*> ClientErrorCodes() {
+  std::vector<const char*> codes;
+  for (const Row& row : kRows) codes.push_back(row.code);
+  return codes;
+}
+
+std::vector<int> HttpStatuses() {
+  std::set<int> statuses = {200, 204};
+  for (const Row& row : kRows) statuses.insert(row.http_status);
+  return {statuses.begin(), statuses.end()};
 }
 
 absl::Status ToClientStatus(const absl::Status& status) {

@@ -5,6 +5,7 @@
 // a sentence of ours; anything else is shown by its canonical code only, never by its text.
 
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -26,6 +27,11 @@ ClientError ToClientError(const absl::Status& status);
 // The status with the client's code and sentence as its message and the same canonical code: what a
 // gRPC client gets.
 absl::Status ToClientStatus(const absl::Status& status);
+
+// Every code of the table, for what counts them.
+std::vector<const char*> ClientErrorCodes();
+// Every HTTP status of an answer, good ones included.
+std::vector<int> HttpStatuses();
 
 // Shorthands for refusals of our own. `code` is one of the table's.
 absl::Status Refuse(const char* code);
