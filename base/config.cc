@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -10,8 +13,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "base/check.h"
 #include "base/status.h"
+#include "base/version.h"
 
 namespace triptych::base {
 namespace {
@@ -20,7 +26,8 @@ bool IsFlagName(absl::string_view name) {
   for (const char c : name) {
     if (!absl::ascii_islower(c) && !absl::ascii_isdigit(c) && c != '-') return false;
   }
-  return !name.empty() && name.front() != '-' && name != "help";
+  return !name.empty() && name.front() != '-' && name != "help" && name != "version" &&
+         name != "config";
 }
 
 std::string Text(int64_t value) { return absl::StrCat(value); }
@@ -166,7 +173,9 @@ void FlagSet::AddChoice(std::string* value, const ChoiceFlag& flag) {
            }});
 }
 
-absl::Status FlagSet::SetValue(Flag& flag, absl::string_view text) {
+absl::Status FlagSet::SetValue(Flag& flag, absl::string_view text, Rank rank) {
+  if (rank < flag.rank) return absl::OkStatus();
+  flag.rank = rank;
   const absl::Status status = flag.parse(text);
   if (status.ok()) return status;
   return absl::InvalidArgumentError(
@@ -177,6 +186,7 @@ absl::Status FlagSet::ParseFlags(int argc, const char* const* argv) {
   bool flags_ended = false;
   for (int i = 1; i < argc; ++i) {
     absl::string_view argument = argv[i];
+    if (!flags_ended && argument == "-h") argument = "--help";
     if (flags_ended || !absl::StartsWith(argument, "--")) {
       if (keep_positional_ == Positional::kRefuse) {
         return absl::InvalidArgumentError(absl::StrCat("unexpected argument: ", argument));
@@ -193,6 +203,14 @@ absl::Status FlagSet::ParseFlags(int argc, const char* const* argv) {
       help_requested_ = true;
       continue;
     }
+    if (argument == "version") {
+      version_requested_ = true;
+      continue;
+    }
+    if (absl::ConsumePrefix(&argument, "config=")) {
+      config_file_ = std::string(argument);
+      continue;
+    }
     const size_t equals = argument.find('=');
     const absl::string_view name = argument.substr(0, equals);
     const auto found = index_of_.find(name);
@@ -201,14 +219,50 @@ absl::Status FlagSet::ParseFlags(int argc, const char* const* argv) {
     }
     Flag& flag = flags_[found->second];
     if (equals != absl::string_view::npos) {
-      RETURN_IF_ERROR(SetValue(flag, argument.substr(equals + 1)));
+      RETURN_IF_ERROR(SetValue(flag, argument.substr(equals + 1), kCommandLine));
     } else if (flag.type == "bool") {
-      RETURN_IF_ERROR(SetValue(flag, "true"));
+      RETURN_IF_ERROR(SetValue(flag, "true", kCommandLine));
     } else if (i + 1 < argc) {
-      RETURN_IF_ERROR(SetValue(flag, argv[++i]));
+      RETURN_IF_ERROR(SetValue(flag, argv[++i], kCommandLine));
     } else {
       return absl::InvalidArgumentError(absl::StrCat("--", name, ": a value is missing"));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FlagSet::ReadVariables(
+    const std::function<const char*(const std::string&)>& value_of) {
+  for (Flag& flag : flags_) {
+    std::string name = absl::StrCat("TRIPTYCH_", absl::AsciiStrToUpper(flag.name));
+    std::replace(name.begin(), name.end(), '-', '_');
+    if (const char* value = value_of(name)) RETURN_IF_ERROR(SetValue(flag, value, kVariable));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status FlagSet::ReadLine(absl::string_view line) {
+  line = absl::StripAsciiWhitespace(line.substr(0, line.find('#')));
+  if (line.empty()) return absl::OkStatus();
+  const size_t sign = line.find_first_of("=:");
+  if (sign == absl::string_view::npos) return absl::InvalidArgumentError("want name = value");
+  absl::string_view name = absl::StripAsciiWhitespace(line.substr(0, sign));
+  absl::ConsumePrefix(&name, "--");
+  const auto found = index_of_.find(name);
+  if (found == index_of_.end()) {
+    return absl::InvalidArgumentError(absl::StrCat(name, ": no such flag"));
+  }
+  return SetValue(flags_[found->second], absl::StripAsciiWhitespace(line.substr(sign + 1)), kFile);
+}
+
+absl::Status FlagSet::ReadFile(absl::string_view text) {
+  int number = 0;
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    ++number;
+    const absl::Status status = ReadLine(line);
+    if (status.ok()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(config_file_, ", line ", number, ": ", status.message()));
   }
   return absl::OkStatus();
 }
@@ -219,7 +273,11 @@ absl::Status FlagSet::Validate() const {
 }
 
 std::string FlagSet::Help() const {
-  std::string help = absl::StrCat(usage_, "\n\n");
+  std::string help = absl::StrCat(
+      usage_,
+      "\n\nA flag may also come from the variable TRIPTYCH_<NAME>, or from a line `name = value` "
+      "of the\n"
+      "file that --config=FILE names; the command line counts first, then the variable.\n\n");
   for (const Flag& flag : flags_) {
     absl::StrAppendFormat(&help, "  --%s (%s, default %s", flag.name, flag.type, flag.default_text);
     if (!flag.range_text.empty()) absl::StrAppend(&help, "; ", flag.range_text);
@@ -261,6 +319,20 @@ int ParseCommandLine(int argc, const char* const* argv, FlagSet* flags) {
   if (flags->help_requested()) {
     std::fputs(flags->Help().c_str(), stdout);
     return 0;
+  }
+  if (flags->version_requested()) {
+    std::printf("triptych %s\n", kVersion);
+    return 0;
+  }
+  const auto variable = [](const std::string& name) { return std::getenv(name.c_str()); };
+  if (status.ok()) status = flags->ReadVariables(variable);
+  if (status.ok() && !flags->config_file().empty()) {
+    std::ifstream file(flags->config_file());
+    const std::string text((std::istreambuf_iterator<char>(file)),
+                           std::istreambuf_iterator<char>());
+    status = file ? flags->ReadFile(text)
+                  : absl::InvalidArgumentError(
+                        absl::StrCat("--config=", flags->config_file(), ": cannot be read"));
   }
   if (status.ok()) status = flags->Validate();
   if (status.ok()) return -1;

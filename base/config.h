@@ -94,10 +94,18 @@ class FlagSet {
   void AddString(std::string* value, const StringFlag& flag);
   void AddChoice(std::string* value, const ChoiceFlag& flag);
 
-  // Reads argv[1..]: `--name=value`, `--name value`, `--help`; `--` ends the flags. The last of two
-  // values wins. INVALID_ARGUMENT names the flag: unknown, without a value, not a number, or a
-  // positional argument that is not wanted. Ranges are Validate's.
+  // Reads argv[1..]: `--name=value`, `--name value`, `--help`, `-h`, `--version`, `--config=FILE`;
+  // `--` ends the flags. The last of two values wins. INVALID_ARGUMENT names the flag: unknown,
+  // without a value, not a number, or a positional argument that is not wanted. Ranges are
+  // Validate's.
   absl::Status ParseFlags(int argc, const char* const* argv);
+
+  // For flags that the command line left open: `value_of` is asked for TRIPTYCH_<NAME> of each, in
+  // capitals with underscores, and returns null for what is not set. Errors as above.
+  absl::Status ReadVariables(const std::function<const char*(const std::string&)>& value_of);
+  // For flags that neither said: lines `name = value` or `name: value`; `#` begins a comment.
+  // Errors as above, with the line.
+  absl::Status ReadFile(absl::string_view text);
 
   // Checks every declared value, wherever it came from, against its range. INVALID_ARGUMENT names
   // the flag, the value and the range.
@@ -107,6 +115,9 @@ class FlagSet {
   std::string Help() const;
 
   bool help_requested() const { return help_requested_; }
+  bool version_requested() const { return version_requested_; }
+  // Of --config; empty: none.
+  const std::string& config_file() const { return config_file_; }
   const std::vector<std::string>& positional() const { return positional_; }
 
  private:
@@ -118,17 +129,23 @@ class FlagSet {
     std::string range_text;  // Empty: any value.
     std::function<absl::Status(absl::string_view)> parse;
     std::function<absl::Status()> validate;
+    int rank = 0;  // of the source that has set it
   };
+  // Whose word counts: the later over the earlier.
+  enum Rank { kDefault, kFile, kVariable, kCommandLine };
 
   void Add(Flag flag);
-  absl::Status SetValue(Flag& flag, absl::string_view text);
+  absl::Status SetValue(Flag& flag, absl::string_view text, Rank rank);
+  absl::Status ReadLine(absl::string_view line);
 
   const std::string usage_;
   const Positional keep_positional_;
   std::vector<Flag> flags_;
   absl::flat_hash_map<std::string, size_t> index_of_;
   std::vector<std::string> positional_;
+  std::string config_file_;
   bool help_requested_ = false;
+  bool version_requested_ = false;
 };
 
 // "250ms", "1.5s", "2m", "1h". INVALID_ARGUMENT without a unit or with an unknown one.
@@ -136,8 +153,9 @@ absl::StatusOr<Duration> ParseDuration(absl::string_view text);
 // The shortest of those forms that is exact to a millisecond.
 std::string FormatDuration(Duration duration);
 
-// What a main does first: parses, and prints the help or an error. Returns the exit code to end
-// with (0 after --help, 2 after an error), or -1 to go on.
+// What a main does first: parses the command line, the variables and the file of --config, and
+// prints the help, the version or an error. Returns the exit code to end with (0 after --help and
+// --version, 2 after an error), or -1 to go on. The only reader of the environment.
 int ParseCommandLine(int argc, const char* const* argv, FlagSet* flags);
 
 }  // namespace triptych::base

@@ -3,11 +3,13 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/time.h"
 #include "base/check.h"
 
 namespace triptych::base {
@@ -77,10 +79,26 @@ std::string EscapedAscii(char c) {
   return std::string(1, c);
 }
 
+// Bytes at the front of `text` that stand for themselves in JSON.
+size_t PlainLength(absl::string_view text) {
+  size_t length = 0;
+  while (length < text.size()) {
+    const auto c = static_cast<unsigned char>(text[length]);
+    if (c < 0x20 || c >= 0x7f || c == '"' || c == '\\') break;
+    ++length;
+  }
+  return length;
+}
+
 // A JSON string with its quotes. At most `max_bytes` between them; whole characters only.
 std::string Quoted(absl::string_view text, size_t max_bytes) {
   std::string out = "\"";
   while (!text.empty()) {
+    // Most of what is logged needs no look at each character.
+    const size_t plain = std::min(PlainLength(text), max_bytes + 1 - out.size());
+    out.append(text.data(), plain);
+    text.remove_prefix(plain);
+    if (text.empty()) break;
     const size_t length = CharacterLength(text);
     std::string next = "\\ufffd";
     if (length == 1) next = EscapedAscii(text[0]);
@@ -119,9 +137,11 @@ void AppendContext(const LogContext& context, std::string* line) {
 }  // namespace
 
 std::string FormatLogLine(const LogRecord& record, const std::vector<LogField>& fields) {
-  std::string line = absl::StrFormat("{\"level\":\"%s\",\"wall_us\":%d,\"monotonic_ns\":%d",
-                                     LevelName(record.level), record.wall_us,
-                                     record.monotonic.time_since_epoch().count());
+  const absl::Time wall = absl::FromUnixMicros(record.wall_us);
+  std::string line =
+      absl::StrFormat("{\"ts\":\"%s\",\"level\":\"%s\",\"monotonic_ns\":%d",
+                      absl::FormatTime("%E4Y-%m-%dT%H:%M:%E6SZ", wall, absl::UTCTimeZone()),
+                      LevelName(record.level), record.monotonic.time_since_epoch().count());
   AppendContext(*record.context, &line);
   absl::StrAppend(&line, ",\"message\":", Quoted(record.message, kMaxMessageBytes));
   const size_t room = kMaxLogLineBytes - kTruncated.size() - kEnd.size();

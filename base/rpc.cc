@@ -24,6 +24,9 @@ grpc::ChannelArguments Arguments(int max_message_bytes) {
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // A peer that comes back at another address keeps its name: gRPC's own pause of 30 s between two
+  // look-ups of it would be most of an outage.
+  arguments.SetInt(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, 500);
   // The scheduler alone decides what is tried again, and where.
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   // Each channel its own connection: a broken one breaks nobody else's streams.

@@ -187,7 +187,7 @@ absl::Status LocalCluster::StartGateway(const Wait& wait) {
   std::vector<std::string> argv = {Binary("triptych-gateway"),  "--name=gateway",
                                    "--scheduler=" + scheduler_, "--model=" + options_.model,
                                    "--admin=127.0.0.1:0",       "--internal=127.0.0.1:0",
-                                   "--drain-seconds=3"};
+                                   "--drain-timeout=3s"};
   AppendSecurity(base::Role::kGateway, &argv);
   Append(&argv, options_.gateway_flags);
   std::vector<std::string> first = argv;

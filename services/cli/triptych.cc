@@ -1,6 +1,7 @@
 #include <cstdio>
 
 #include "absl/strings/string_view.h"
+#include "base/version.h"
 #include "services/cli/commands.h"
 
 namespace triptych::services {
@@ -38,6 +39,10 @@ int RunTriptych(int argc, const char* const* argv) {
   }
   if (name == "help" || name == "--help" || name == "-h") {
     PrintUsage(stdout);
+    return 0;
+  }
+  if (name == "--version" || name == "version") {
+    std::printf("triptych %s\n", base::kVersion);
     return 0;
   }
   PrintUsage(stderr);

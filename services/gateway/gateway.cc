@@ -6,10 +6,12 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "base/check.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "base/version.h"
 #include "services/gateway/core/front_end.h"
 #include "services/gateway/http/http_server.h"
 #include "services/gateway/rpc/inference_service.h"
@@ -18,6 +20,7 @@
 #include "services/gateway/scheduler_link.h"
 #include "services/runtime/admin_server.h"
 #include "services/runtime/build_info.h"
+#include "services/runtime/dialable.h"
 #include "services/runtime/method_callers.h"
 #include "services/runtime/rpc_server.h"
 #include "services/runtime/shutdown.h"
@@ -48,7 +51,7 @@ struct Gateway::Parts {
         log(log),
         model(std::move(served)),
         intake(*model, {.max_output_tokens = static_cast<int32_t>(options.max_output_tokens),
-                        .max_timeout = std::chrono::milliseconds(options.request_timeout_ms)}),
+                        .max_timeout = options.request_timeout}),
         budget(options.payload_budget_mb << 20),
         core(scheduler::Incarnation(base::RandomBits64()), clock,
              std::make_unique<RequestDesk>(
@@ -143,7 +146,7 @@ absl::Status Gateway::Parts::Listen() {
       base::Connect(options.scheduler, security, base::Role::kScheduler),
       GatewayIdentity{
           .name = options.name,
-          .address = options.advertise.empty() ? internal->address() : options.advertise,
+          .address = options.advertise.empty() ? internal->address() : Dialable(options.advertise),
           .admin = admin->address()},
       &core, clock, [this] { TellHealth(); });
   link_ready.store(link.get());
@@ -172,11 +175,12 @@ std::string Gateway::Addresses() const {
                       " admin=", parts_->admin->address());
 }
 
+const std::string& Gateway::model_name() const { return parts_->model->name(); }
+
 void Gateway::Drain() {
   parts_->draining.store(true);
   std::promise<void> idle;
-  const base::TimePoint until =
-      parts_->clock.Now() + std::chrono::seconds(parts_->options.drain_seconds);
+  const base::TimePoint until = parts_->clock.Now() + parts_->options.drain_timeout;
   const bool posted =
       parts_->core.Post([parts = parts_.get(), &idle, until](RequestDesk& desk, base::TimePoint) {
         parts->TellHealth();
@@ -203,7 +207,11 @@ int RunGateway(int argc, const char* const* argv) {
   }
   std::printf("listening %s\n", (*gateway)->Addresses().c_str());
   std::fflush(stdout);
-  log.Info("serving");
+  log.Info("serving", {},
+           {{"version", base::kVersion},
+            {"model", (*gateway)->model_name()},
+            {"addresses", (*gateway)->Addresses()},
+            {"flags", absl::StrJoin(argv + 1, argv + argc, " ")}});
   WaitForShutdownSignal();
   log.Info("draining");
   (*gateway)->Drain();

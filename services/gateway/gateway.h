@@ -25,6 +25,7 @@ class Gateway {
 
   // "http=H:P grpc=H:P internal=H:P admin=H:P"
   std::string Addresses() const;
+  const std::string& model_name() const;
   // Refuses new requests, waits for the live ones as long as the options allow, and ends the rest.
   void Drain();
 

@@ -53,16 +53,15 @@ void GatewayOptions::Declare(base::FlagSet* flags) {
                                      .default_value = 0,
                                      .min = 0,
                                      .max = 1 << 20});
-  flags->AddInt(&request_timeout_ms, {.name = "request-timeout-ms",
-                                      .doc = "longest life of a request",
-                                      .default_value = 600'000,
-                                      .min = 1,
-                                      .max = 86'400'000});
-  flags->AddInt(&drain_seconds, {.name = "drain-seconds",
-                                 .doc = "how long live requests may go on after SIGTERM",
-                                 .default_value = 30,
-                                 .min = 0,
-                                 .max = 3600});
+  flags->AddDuration(&request_timeout, {.name = "request-timeout",
+                                        .doc = "longest life of a request",
+                                        .default_value = std::chrono::minutes(10),
+                                        .min = std::chrono::milliseconds(1),
+                                        .max = std::chrono::hours(24)});
+  flags->AddDuration(&drain_timeout, {.name = "drain-timeout",
+                                      .doc = "how long live requests may go on after SIGTERM",
+                                      .default_value = std::chrono::seconds(30),
+                                      .max = std::chrono::hours(1)});
   flags->AddChoice(&client_metrics, {.name = "client-metrics",
                                      .doc = "/metrics on the --http port too; auto: where that "
                                             "is an address of this machine alone",

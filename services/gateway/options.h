@@ -27,8 +27,8 @@ struct GatewayOptions {
   int64_t max_body_mb = 0;
   int64_t max_requests = 0;
   int64_t max_output_tokens = 0;
-  int64_t request_timeout_ms = 0;
-  int64_t drain_seconds = 0;
+  base::Duration request_timeout{0};
+  base::Duration drain_timeout{0};
   SecurityOptions security;
 
   void Declare(base::FlagSet* flags);

@@ -4,11 +4,14 @@
 
 #include <cstdio>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/config.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "base/version.h"
 #include "services/runtime/admin_server.h"
 #include "services/runtime/build_info.h"
 #include "services/runtime/descriptors.h"
@@ -24,6 +27,7 @@ namespace {
 
 struct SchedulerOptions {
   std::string name, listen, admin, log_level;
+  std::string as_given;  // the flags, for the log
   scheduler::ClusterConfig cluster;
   SecurityOptions security;
 
@@ -88,6 +92,10 @@ absl::Status Serve(const SchedulerOptions& options) {
   server->SetServing(true);
   std::printf("listening grpc=%s admin=%s\n", server->address().c_str(), admin->address().c_str());
   std::fflush(stdout);
+  log.Info("serving", {},
+           {{"version", base::kVersion},
+            {"addresses", absl::StrCat("grpc=", server->address(), " admin=", admin->address())},
+            {"flags", options.as_given}});
   WaitForShutdownSignal();
   log.Info("stopping");
   core.Stop();
@@ -103,13 +111,9 @@ int RunScheduler(int argc, char** argv) {
   SchedulerOptions options;
   base::FlagSet flags("triptych-scheduler [flags]: places every request on the cluster's workers");
   options.Declare(&flags);
-  absl::Status status = flags.ParseFlags(argc, argv);
-  if (status.ok() && flags.help_requested()) {
-    std::fputs(flags.Help().c_str(), stdout);
-    return 0;
-  }
-  if (status.ok()) status = flags.Validate();
-  if (status.ok()) status = Serve(options);
+  if (const int code = base::ParseCommandLine(argc, argv, &flags); code >= 0) return code;
+  options.as_given = absl::StrJoin(argv + 1, argv + argc, " ");
+  const absl::Status status = Serve(options);
   if (status.ok()) return 0;
   std::fprintf(stderr, "triptych-scheduler: %s\n", std::string(status.message()).c_str());
   return 1;

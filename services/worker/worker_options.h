@@ -15,6 +15,7 @@ struct WorkerOptions {
   std::string name, roles, scheduler, listen, advertise, admin, model, device, cost, log_level,
       load_format, tuning_dir;
   double gpu_memory_utilization = 0;
+  std::string as_given;  // the flags, for the log
   int64_t kv_blocks = 0, embedding_slots = 0;
   int64_t max_sequences = 0, max_encodes = 0;
   int64_t chunk_tokens = 0, step_tokens = 0;

@@ -6,17 +6,21 @@
 #include <cstdio>
 #include <memory>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/config.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "base/version.h"
 #include "media/sandbox.h"
 #include "models/processor/chat_layout.h"
 #include "models/weights/fingerprint.h"
 #include "services/runtime/admin_server.h"
 #include "services/runtime/build_info.h"
 #include "services/runtime/descriptors.h"
+#include "services/runtime/dialable.h"
 #include "services/runtime/method_callers.h"
 #include "services/runtime/rpc_server.h"
 #include "services/runtime/self_probe.h"
@@ -182,7 +186,8 @@ absl::Status Worker::Open() {
            },
            [] { return true; },
            [this] { return links_->connected() && !draining_.load() && probe_.answers(); }}));
-  links_->set_address(options_.advertise.empty() ? server_->address() : options_.advertise);
+  links_->set_address(options_.advertise.empty() ? server_->address()
+                                                 : Dialable(options_.advertise));
   links_->set_admin(admin_->address());
   loop_->Start();
   links_->Connect(options_.scheduler, loop_.get());
@@ -190,6 +195,13 @@ absl::Status Worker::Open() {
   std::printf("listening grpc=%s admin=%s\n", server_->address().c_str(),
               admin_->address().c_str());
   std::fflush(stdout);
+  log_.Info("serving", {},
+            {{"version", base::kVersion},
+             {"model", options_.model},
+             {"roles", options_.roles},
+             {"device", options_.device},
+             {"addresses", absl::StrCat("grpc=", server_->address(), " admin=", admin_->address())},
+             {"flags", options_.as_given}});
   return absl::OkStatus();
 }
 
@@ -234,13 +246,9 @@ int RunWorker(int argc, char** argv) {
   WorkerOptions options;
   base::FlagSet flags("triptych-worker [flags]: runs stages of requests on one device");
   options.Declare(&flags);
-  absl::Status status = flags.ParseFlags(argc, argv);
-  if (status.ok() && flags.help_requested()) {
-    std::fputs(flags.Help().c_str(), stdout);
-    return 0;
-  }
-  if (status.ok()) status = flags.Validate();
-  if (status.ok()) status = options.FillForDevice();
+  if (const int code = base::ParseCommandLine(argc, argv, &flags); code >= 0) return code;
+  options.as_given = absl::StrJoin(argv + 1, argv + argc, " ");
+  absl::Status status = options.FillForDevice();
   if (status.ok()) status = Worker::Serve(options);
   if (status.ok()) return 0;
   std::fprintf(stderr, "triptych-worker: %s\n", std::string(status.message()).c_str());

@@ -167,5 +167,56 @@ TEST_CASE("RandomBits64: two incarnations differ", "[base][random]") {
   CHECK(RandomBits64() != RandomBits64());
 }
 
+TEST_CASE("Flags: the command line counts before variables, and those before a file",
+          "[base][config]") {
+  Options options;
+  FlagSet flags("test");
+  options.Declare(&flags);
+  const char* argv[] = {"test", "--kv-blocks=5", "--config=/etc/triptych.conf"};
+  REQUIRE(flags.ParseFlags(3, argv).ok());
+  CHECK(flags.config_file() == "/etc/triptych.conf");
+  REQUIRE(flags
+              .ReadVariables([](const std::string& name) -> const char* {
+                if (name == "TRIPTYCH_KV_BLOCKS") return "6";
+                return name == "TRIPTYCH_LEASE" ? "2s" : nullptr;
+              })
+              .ok());
+  REQUIRE(flags
+              .ReadFile("# of the test\nkv-blocks = 7\n\nlease: 1s\n--fraction=0.25 # a part\n"
+                        "listen: [::1]:80\n")
+              .ok());
+  CHECK(options.blocks == 5);
+  CHECK(options.lease == std::chrono::seconds(2));
+  CHECK(options.fraction == 0.25);
+  CHECK(options.listen == "[::1]:80");
+  CHECK(flags.Validate().ok());
+}
+
+TEST_CASE("Flags: a bad variable or line is named", "[base][config]") {
+  Options options;
+  FlagSet flags("test");
+  options.Declare(&flags);
+  const char* argv[] = {"test", "--config=a.conf"};
+  REQUIRE(flags.ParseFlags(2, argv).ok());
+  const absl::Status variable =
+      flags.ReadVariables([](const std::string&) { return "no number"; });
+  CHECK_THAT(std::string(variable.message()), Catch::Contains("--kv-blocks=no number"));
+  for (const char* line : {"nothing", "no-such-flag = 1", "fraction = x"}) {
+    INFO(line);
+    const absl::Status status = flags.ReadFile(std::string("# first\n") + line);
+    CHECK_THAT(std::string(status.message()), Catch::Contains("a.conf, line 2"));
+  }
+}
+
+TEST_CASE("Flags: -h asks for help, --version for the version", "[base][config]") {
+  Options options;
+  FlagSet flags("test");
+  options.Declare(&flags);
+  const char* argv[] = {"test", "-h", "--version"};
+  REQUIRE(flags.ParseFlags(3, argv).ok());
+  CHECK(flags.help_requested());
+  CHECK(flags.version_requested());
+}
+
 }  // namespace
 }  // namespace triptych::base
