@@ -73,7 +73,8 @@ class Exchange {
 
 absl::StatusOr<HostPort> SplitAddress(absl::string_view address) {
   if (!absl::ConsumePrefix(&address, "http://") && absl::StrContains(address, "://")) {
-    return absl::InvalidArgumentError(absl::StrCat(address, ": want host:port, or http:// before it"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(address, ": want host:port, or http:// before it"));
   }
   absl::ConsumeSuffix(&address, "/");
   const size_t colon = address.rfind(':');

@@ -105,7 +105,8 @@ class HttpLoadClient::Connection : public std::enable_shared_from_this<Connectio
 
   // Before any answer. A connection that was used before may have been closed while it was idle.
   void OnSilence(Error error) {
-    if (error == beast::error::timeout || !std::exchange(reused_, false)) return End(StatusOf(error));
+    if (error == beast::error::timeout || !std::exchange(reused_, false))
+      return End(StatusOf(error));
     stream_.close();
     connected_ = false;
     buffer_.clear();
@@ -142,7 +143,7 @@ class HttpLoadClient::Connection : public std::enable_shared_from_this<Connectio
   LoadListener* listener_ = nullptr;
   EventStreamReader events_;
   std::string refusal_;  // the body of an answer other than 200
-  int parts_ = 0;  // told so far
+  int parts_ = 0;        // told so far
 };
 
 absl::StatusOr<std::unique_ptr<HttpLoadClient>> HttpLoadClient::Connect(

@@ -110,7 +110,7 @@ void EventStreamReader::Take(absl::string_view line) {
   const Json& choices = event.value("choices", Json::array());
   if (choices.is_array() && !choices.empty() && choices[0].is_object()) {
     const Json delta = choices[0].value("delta", Json::object());
-      // An event without text opens the answer, before any token.
+    // An event without text opens the answer, before any token.
     const Json content = delta.is_object() ? delta.value("content", Json()) : Json();
     if (content.is_string() && !content.get_ref<const std::string&>().empty()) ++events_.parts;
   }

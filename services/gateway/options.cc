@@ -5,6 +5,11 @@
 namespace triptych::services {
 
 void GatewayOptions::Declare(base::FlagSet* flags) {
+  DeclareProcess(flags);
+  DeclareLimits(flags);
+}
+
+void GatewayOptions::DeclareProcess(base::FlagSet* flags) {
   constexpr auto kRequired = base::Presence::kRequired;
   flags->AddString(&name, {.name = "name",
                            .doc = "name in logs and in the cluster's list",
@@ -33,6 +38,20 @@ void GatewayOptions::Declare(base::FlagSet* flags) {
                    {.name = "served-model-name",
                     .doc = "names that clients may use, separated by commas, the first of them the "
                            "model's own; empty: the last part of --model"});
+  flags->AddChoice(&client_metrics, {.name = "client-metrics",
+                                     .doc = "/metrics on the --http port too; auto: where that "
+                                            "is an address of this machine alone",
+                                     .choices = {"auto", "on", "off"}});
+  flags->AddString(&allowed_origins, {.name = "allowed-origins",
+                                      .doc = "pages that may use the HTTP API from a browser, as "
+                                             "https://host:port, separated by commas; *: any"});
+  flags->AddChoice(&log_level, {.name = "log-level",
+                                .doc = "least that is logged; info: each request's end",
+                                .choices = base::LogLevelNames()});
+  security.Declare(flags);
+}
+
+void GatewayOptions::DeclareLimits(base::FlagSet* flags) {
   flags->AddInt(&payload_budget_mb, {.name = "payload-budget-mb",
                                      .doc = "memory for bodies and media of all live requests",
                                      .default_value = 1024,
@@ -62,17 +81,6 @@ void GatewayOptions::Declare(base::FlagSet* flags) {
                                       .doc = "how long live requests may go on after SIGTERM",
                                       .default_value = std::chrono::seconds(30),
                                       .max = std::chrono::hours(1)});
-  flags->AddChoice(&client_metrics, {.name = "client-metrics",
-                                     .doc = "/metrics on the --http port too; auto: where that "
-                                            "is an address of this machine alone",
-                                     .choices = {"auto", "on", "off"}});
-  flags->AddString(&allowed_origins, {.name = "allowed-origins",
-                                      .doc = "pages that may use the HTTP API from a browser, as "
-                                             "https://host:port, separated by commas; *: any"});
-  flags->AddChoice(&log_level, {.name = "log-level",
-                                .doc = "least that is logged; info: each request's end",
-                                .choices = base::LogLevelNames()});
-  security.Declare(flags);
 }
 
 }  // namespace triptych::services

@@ -32,6 +32,10 @@ struct GatewayOptions {
   SecurityOptions security;
 
   void Declare(base::FlagSet* flags);
+
+ private:
+  void DeclareProcess(base::FlagSet* flags);
+  void DeclareLimits(base::FlagSet* flags);
 };
 
 }  // namespace triptych::services

@@ -113,9 +113,8 @@ void WorkerMetrics::OnTransfer(scheduler::TransferKind kind, int64_t bytes,
 }
 
 base::Counter WorkerMetrics::TaskFailures(absl::StatusCode code) const {
-  return registry_->GetCounter(
-      {"triptych_task_failures_total", "Tasks that could not go on here."},
-      {{"reason", absl::StatusCodeToString(code)}});
+  return registry_->GetCounter({"triptych_task_failures_total", "Tasks that could not go on here."},
+                               {{"reason", absl::StatusCodeToString(code)}});
 }
 
 void WorkerMetrics::OnTaskFailed(const absl::Status& status) const {

@@ -198,8 +198,7 @@ TEST_CASE("Flags: a bad variable or line is named", "[base][config]") {
   options.Declare(&flags);
   const char* argv[] = {"test", "--config=a.conf"};
   REQUIRE(flags.ParseFlags(2, argv).ok());
-  const absl::Status variable =
-      flags.ReadVariables([](const std::string&) { return "no number"; });
+  const absl::Status variable = flags.ReadVariables([](const std::string&) { return "no number"; });
   CHECK_THAT(std::string(variable.message()), Catch::Contains("--kv-blocks=no number"));
   for (const char* line : {"nothing", "no-such-flag = 1", "fraction = x"}) {
     INFO(line);

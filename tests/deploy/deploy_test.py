@@ -161,6 +161,7 @@ def case_rules(args):
 def case_compose(args):
     """compose.yaml starts one process of each kind, with flags that exist."""
     services = parser(args.root).safe_load(read(args.root, "compose.yaml"))["services"]
+    expect(services.pop("certificates")["command"][:2] == ["triptych", "certificates"], "TLS")
     programs = [s["command"][0] for s in services.values()]
     expect(sorted(set(programs)) == sorted(PROGRAMS), f"{programs}")
     roles = [c.split("=")[1] for s in services.values() for c in s["command"]

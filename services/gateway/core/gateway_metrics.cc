@@ -75,7 +75,8 @@ void GatewayMetrics::Ended(const AnswerEnd& end) const {
   if (!end.status.ok()) return terminals_.at(ToClientError(end.status).code).Increment();
   const Timeline& timeline = end.timeline;
   if (timeline.first_token_us > 0) {
-    decode_seconds_.Observe(static_cast<double>(timeline.total_us - timeline.first_token_us) * 1e-6);
+    decode_seconds_.Observe(static_cast<double>(timeline.total_us - timeline.first_token_us) *
+                            1e-6);
   }
   e2e_seconds_.Observe(static_cast<double>(timeline.total_us) * 1e-6);
   output_tokens_.Observe(end.usage.output_tokens);

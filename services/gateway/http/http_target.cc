@@ -2,6 +2,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
 namespace triptych::services {
@@ -42,6 +43,20 @@ int HexDigit(char c) {
   return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+// Clients of Azure's put the model into the path: /openai/deployments/MODEL/chat/completions. It
+// stands in the body too.
+absl::string_view WithoutDeployment(absl::string_view path, std::string* whole) {
+  for (const char* prefix : {"/openai/deployments/", "/v1/deployments/"}) {
+    absl::string_view rest = path;
+    if (!absl::ConsumePrefix(&rest, prefix)) continue;
+    const size_t slash = rest.find('/');
+    if (slash == absl::string_view::npos) break;
+    *whole = absl::StrCat("/v1", rest.substr(slash));
+    return *whole;
+  }
+  return path;
+}
+
 std::string Decoded(absl::string_view path) {
   std::string out;
   for (size_t i = 0; i < path.size(); ++i) {
@@ -64,6 +79,8 @@ Target TargetOf(absl::string_view raw) {
   target.path = Decoded(PathOf(raw));
   absl::string_view path = target.path;
   if (path.size() > 1) absl::ConsumeSuffix(&path, "/");
+  std::string whole;
+  path = WithoutDeployment(path, &whole);
   for (const Row& row : kPosted) {
     if (path != row.path) continue;
     target.route = row.route;

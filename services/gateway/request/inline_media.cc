@@ -16,12 +16,12 @@ constexpr char kSource[] = "unsupported_image_source";
 constexpr char kNotBase64[] = "the base64 of a data: URL has a character that does not belong";
 
 // The two halves of a data: URL (RFC 2397) in base64.
-struct DataUrl {
+struct InlineUrl {
   absl::string_view type;  // without parameters; may be empty
   absl::string_view content;
 };
 
-absl::StatusOr<DataUrl> Split(absl::string_view url) {
+absl::StatusOr<InlineUrl> Split(absl::string_view url) {
   // Types with their parameters are short; a comma far behind is one of the content.
   constexpr size_t kLongestHead = 1024;
   constexpr absl::string_view kScheme = "data:";
@@ -36,8 +36,8 @@ absl::StatusOr<DataUrl> Split(absl::string_view url) {
       last != absl::string_view::npos &&
       absl::EqualsIgnoreCase(absl::StripAsciiWhitespace(head.substr(last + 1)), "base64");
   if (!base64) return Refuse(kSource, "a data: URL of a picture is in base64: data:...;base64,...");
-  return DataUrl{.type = absl::StripAsciiWhitespace(head.substr(0, head.find(';'))),
-                 .content = url.substr(comma + 1)};
+  return InlineUrl{.type = absl::StripAsciiWhitespace(head.substr(0, head.find(';'))),
+                   .content = url.substr(comma + 1)};
 }
 
 // What a list of frames calls itself; any other type of video is a file.
@@ -61,16 +61,15 @@ absl::Status TooManyFrames() {
 }
 
 absl::StatusOr<ChatMedia> ParseImageUrl(absl::string_view url) {
-  ASSIGN_OR_RETURN(const DataUrl parts, Split(url));
+  ASSIGN_OR_RETURN(const InlineUrl parts, Split(url));
   ChatMedia media;
   media.frames.emplace_back();
   if (!absl::Base64Unescape(parts.content, &media.frames[0])) return Refuse(kSource, kNotBase64);
-  if (media.frames[0].empty()) return Refuse(kSource, "a data: URL without content");
   return media;
 }
 
 absl::StatusOr<ChatMedia> ParseVideoUrl(absl::string_view url, double fps) {
-  ASSIGN_OR_RETURN(const DataUrl parts, Split(url));
+  ASSIGN_OR_RETURN(const InlineUrl parts, Split(url));
   if (!NamesFrames(parts.type)) {
     return Refuse(kSource,
                   "files of videos are not read: send frames, data:video/jpeg;base64,FRAME,FRAME");

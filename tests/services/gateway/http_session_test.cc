@@ -80,6 +80,10 @@ TEST_CASE("HttpSession: the path alone is the address", "[gateway][http]") {
   client.Send(testing::PostTo("/v1/chat/completions?api-version=2024-10-21", kHello));
   front.AnswerNext("Hi.");
   CHECK(client.Read().status == 200);
+  client.Send(
+      testing::PostTo("/openai/deployments/triptych-16m/chat/completions?api-version=1", kHello));
+  front.AnswerNext("Hi.");
+  CHECK(client.Read().status == 200);
   for (const char* target : {"/", "*", "http://host", "/v1/models/../../etc/passwd", "/metrics",
                              "/v1/chat/completions/x", "/v1/models%00", "/%"}) {
     INFO(target);
@@ -120,8 +124,10 @@ TEST_CASE("HttpSession: pages of the named origins may read answers, and no othe
       "Access-Control-Request-Method: POST\r\n"
       "Access-Control-Request-Headers: content-type,x-stainless-os\r\n\r\n";
   const auto preflight = [&](const char* origin) {
-    return Ask(front, absl::StrCat("OPTIONS /v1/chat/completions HTTP/1.1\r\nOrigin: ", origin,
-                                   "\r\n", asks));
+    RawHttpClient client(front.http_address());
+    client.Send(
+        absl::StrCat("OPTIONS /v1/chat/completions HTTP/1.1\r\nOrigin: ", origin, "\r\n", asks));
+    return client.Read(RawHttpClient::Body::kNone);
   };
   const HttpReply allowed = preflight("https://chat.example");
   CHECK(allowed.status == 204);
