@@ -2,8 +2,8 @@
 
 through_gateway.py BASE questions DIR   the questions of DIR/questions.jsonl, 16 at once: how many
                                         answers equal the reference text
-through_gateway.py BASE pictures        drawn JPEGs of 1024 x 1024 and 100 words: first token, time a
-                                        token, 32 of one token and 64 of 128 tokens at once
+through_gateway.py BASE pictures        drawn JPEGs of 1024 x 1024 and 100 words: first token, time
+                                        a token, 32 of one token and 64 of 128 tokens at once
 Needs numpy and Pillow for the pictures.
 """
 

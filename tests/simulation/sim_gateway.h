@@ -45,6 +45,7 @@ class SimGateway final : public ControlPeer {
     base::TimePoint deadline = base::kNever;
     absl::StatusCode failed = absl::StatusCode::kOk;  // as a scheduler has said
   };
+  void Do(const scheduler::DeliverAdmitted&) {}  // tells a client nothing that is checked here
   void Do(const scheduler::SendGatewayMessage& action);
   void Do(scheduler::DeliverTokens action);
   void Do(scheduler::DeliverEnd action);

@@ -10,6 +10,7 @@
 #include <future>
 #include <map>
 #include <thread>
+#include <utility>  // Asio uses it without including it.
 
 #include "services/cli/arrivals.h"
 #include "services/cli/http_get.h"
