@@ -3,14 +3,17 @@
 
 #include <unistd.h>
 
+// Asio uses std::exchange without including it.
+// clang-format off
+#include <utility>
 #include <boost/asio.hpp>
+// clang-format on
 #include <catch2/catch.hpp>
 #include <cstdio>
 #include <fstream>
 #include <future>
 #include <map>
 #include <thread>
-#include <utility>  // Asio uses it without including it.
 
 #include "services/cli/arrivals.h"
 #include "services/cli/http_get.h"
