@@ -130,6 +130,7 @@ TEST_CASE("Streams: the server's status reaches the client, once", "[services][r
   client.stream->Send(Accepted(1));
   REQUIRE(client.closed.WaitForCount(1));
   CHECK(client.closed.last() == grpc::StatusCode::ABORTED);
+  REQUIRE(sent_after_close.WaitForCount(1));  // the client may hear of the close first
   CHECK(sent_after_close.values() == std::vector<bool>{false});
   CHECK_FALSE(client.stream->Send(Accepted(2)));
   REQUIRE(server.service.closed.WaitForCount(1));
