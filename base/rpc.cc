@@ -85,7 +85,17 @@ void ConfigureServer(RpcAudience audience, grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 500);
   builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
-  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 8192);
+  // One connection of a client has at most so many requests under way.
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, clients ? 1024 : 8192);
+  // A socket that says nothing is closed in seconds; gRPC would wait two minutes.
+  builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10'000);
+  if (clients) {
+    // A compressed message of 60 kB may be 60 MB: clients send plain ones.
+    for (const auto algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
+      builder->SetCompressionAlgorithmSupportStatus(algorithm, false);
+    }
+    builder->AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
+  }
   // Two servers on one port would split their clients by chance.
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   grpc::ResourceQuota quota(clients ? "clients" : "internal");

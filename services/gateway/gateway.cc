@@ -14,25 +14,24 @@
 #include "base/version.h"
 #include "services/gateway/core/front_end.h"
 #include "services/gateway/http/http_server.h"
+#include "services/gateway/rpc/http2_gate.h"
 #include "services/gateway/rpc/inference_service.h"
 #include "services/gateway/rpc/payload_service.h"
 #include "services/gateway/rpc/tokens_service.h"
 #include "services/gateway/scheduler_link.h"
 #include "services/runtime/admin_server.h"
 #include "services/runtime/build_info.h"
+#include "services/runtime/descriptors.h"
 #include "services/runtime/dialable.h"
 #include "services/runtime/method_callers.h"
 #include "services/runtime/rpc_server.h"
+#include "services/runtime/security_options.h"
+#include "services/runtime/self_probe.h"
 #include "services/runtime/shutdown.h"
 
 namespace triptych::services {
 
 namespace {
-
-bool IsLoopback(absl::string_view address) {
-  const absl::string_view host = address.substr(0, address.rfind(':'));
-  return host == "localhost" || host == "[::1]" || host == "::1" || absl::StartsWith(host, "127.");
-}
 
 bool ServesClientMetrics(const GatewayOptions& options) {
   if (options.client_metrics == "auto") return IsLoopback(options.http);
@@ -43,16 +42,23 @@ bool ServesClientMetrics(const GatewayOptions& options) {
 
 // In the order of construction; destroyed from the outside in: first the ports, then the core.
 struct Gateway::Parts {
-  Parts(const GatewayOptions& options, const base::RpcSecurity& security, const base::Clock& clock,
-        base::Logger* log, std::unique_ptr<ServedModel> served)
+  struct Loaded {
+    base::RpcSecurity security;
+    std::unique_ptr<ServedModel> model;
+    std::unique_ptr<ApiKeys> keys;
+  };
+
+  Parts(const GatewayOptions& options, Loaded loaded, const base::Clock& clock, base::Logger* log)
       : options(options),
-        security(security),
+        security(std::move(loaded.security)),
+        keys(std::move(loaded.keys)),
         clock(clock),
         log(log),
-        model(std::move(served)),
+        model(std::move(loaded.model)),
         intake(*model, {.max_output_tokens = static_cast<int32_t>(options.max_output_tokens),
                         .max_timeout = options.request_timeout}),
-        budget(options.payload_budget_mb << 20),
+        budget(options.payload_budget_mb << 20,
+               (options.payload_budget_mb << 20) * options.peer_share_percent / 100),
         core(scheduler::Incarnation(base::RandomBits64()), clock,
              std::make_unique<RequestDesk>(
                  model->tokenizer(), model->digest(),
@@ -63,9 +69,11 @@ struct Gateway::Parts {
         front{.intake = intake,
               .core = core,
               .budget = budget,
+              .keys = *keys,
               .metrics = metrics,
               .log = log,
               .ready = [this] { return Ready(); },
+              .client_of = [this](const std::string& peer) { return gate->ClientOf(peer); },
               .unix_seconds = base::UnixSeconds,
               .serves_since = base::UnixSeconds(),
               .max_body_bytes = options.max_body_mb << 20,
@@ -83,7 +91,9 @@ struct Gateway::Parts {
     core.Call([](RequestDesk& desk, base::TimePoint now) { desk.EndAll(now); });
     core.Stop();
     http.reset();
+    if (gate != nullptr) gate->StopAccepting();
     if (grpc != nullptr) grpc->Stop(std::chrono::milliseconds(500));
+    gate.reset();
     if (internal != nullptr) internal->Stop(std::chrono::milliseconds(200));
     admin.reset();
     link.reset();
@@ -94,7 +104,7 @@ struct Gateway::Parts {
   }
   bool Ready() const {
     SchedulerLink* to = link_ready.load();
-    return to != nullptr && to->ready() && !draining.load();
+    return to != nullptr && to->ready() && !draining.load() && probe.answers();
   }
   std::string Metrics() {
     const int64_t held = (options.payload_budget_mb << 20) - budget.free_bytes();
@@ -108,6 +118,7 @@ struct Gateway::Parts {
 
   const GatewayOptions options;
   const base::RpcSecurity security;
+  const std::unique_ptr<ApiKeys> keys;
   const base::Clock& clock;
   base::Logger* const log;
   base::Registry registry;
@@ -117,6 +128,7 @@ struct Gateway::Parts {
   PayloadBudget budget;
   std::atomic<bool> draining{false};
   std::atomic<SchedulerLink*> link_ready{nullptr};
+  SelfProbe probe{clock};
   GatewayCore core;
   const FrontEnd front;
   TokensService tokens;
@@ -125,6 +137,7 @@ struct Gateway::Parts {
   std::unique_ptr<AdminServer> admin;
   std::unique_ptr<RpcServer> internal;
   std::unique_ptr<RpcServer> grpc;
+  std::unique_ptr<Http2Gate> gate;
   std::unique_ptr<HttpServer> http;
   std::unique_ptr<SchedulerLink> link;
 };
@@ -138,10 +151,12 @@ absl::Status Gateway::Parts::Listen() {
   ASSIGN_OR_RETURN(internal,
                    RpcServer::Start(options.internal, base::RpcAudience::kInternal,
                                     security.Server(CallersOfMethod), {&tokens, &payload}));
-  ASSIGN_OR_RETURN(grpc, RpcServer::Start(options.grpc, base::RpcAudience::kClients,
-                                          grpc::InsecureServerCredentials(), {&inference}));
+  ASSIGN_OR_RETURN(grpc, RpcServer::StartWithoutPort(base::RpcAudience::kClients, {&inference}));
   grpc->SetServing(false);
+  ASSIGN_OR_RETURN(gate, Http2Gate::Start(options.grpc, front, grpc.get()));
   ASSIGN_OR_RETURN(http, HttpServer::Start(options.http, front));
+  probe.Start({{gate->address(), grpc::InsecureChannelCredentials()},
+               {internal->address(), security.ChannelTo(base::Role::kGateway)}});
   link = std::make_unique<SchedulerLink>(
       base::Connect(options.scheduler, security, base::Role::kScheduler),
       GatewayIdentity{
@@ -161,16 +176,25 @@ Gateway::~Gateway() = default;
 absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const GatewayOptions& options,
                                                         const base::Clock& clock,
                                                         base::Logger* log) {
-  ASSIGN_OR_RETURN(const base::RpcSecurity security, options.security.Open({options.internal}));
+  ASSIGN_OR_RETURN(base::RpcSecurity security, options.security.Open({options.internal}));
+  if (!options.insecure_clients && !(IsLoopback(options.http) && IsLoopback(options.grpc))) {
+    return absl::InvalidArgumentError(
+        "--http and --grpc are plain: beyond loopback they want --insecure-clients");
+  }
   ASSIGN_OR_RETURN(std::unique_ptr<ServedModel> model,
                    ServedModel::Load(options.model, options.served_model_name));
-  auto parts = std::make_unique<Parts>(options, security, clock, log, std::move(model));
+  auto keys = std::make_unique<ApiKeys>(clock);
+  if (!options.api_keys.empty()) {
+    ASSIGN_OR_RETURN(keys, ApiKeys::Load(options.api_keys, clock));
+  }
+  auto parts = std::make_unique<Parts>(
+      options, Parts::Loaded{std::move(security), std::move(model), std::move(keys)}, clock, log);
   RETURN_IF_ERROR(parts->Listen());
   return std::unique_ptr<Gateway>(new Gateway(std::move(parts)));
 }
 
 std::string Gateway::Addresses() const {
-  return absl::StrCat("http=", parts_->http->address(), " grpc=", parts_->grpc->address(),
+  return absl::StrCat("http=", parts_->http->address(), " grpc=", parts_->gate->address(),
                       " internal=", parts_->internal->address(),
                       " admin=", parts_->admin->address());
 }
@@ -192,6 +216,7 @@ void Gateway::Drain() {
 
 int RunGateway(int argc, const char* const* argv) {
   BlockShutdownSignals();
+  RaiseDescriptorLimit();
   GatewayOptions options;
   base::FlagSet flags("triptych-gateway [flags]: the client API of a cluster");
   options.Declare(&flags);

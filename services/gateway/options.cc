@@ -7,6 +7,7 @@ namespace triptych::services {
 void GatewayOptions::Declare(base::FlagSet* flags) {
   DeclareProcess(flags);
   DeclareLimits(flags);
+  DeclareClients(flags);
 }
 
 void GatewayOptions::DeclareProcess(base::FlagSet* flags) {
@@ -57,6 +58,11 @@ void GatewayOptions::DeclareLimits(base::FlagSet* flags) {
                                      .default_value = 1024,
                                      .min = 1,
                                      .max = 1 << 20});
+  flags->AddInt(&peer_share_percent, {.name = "peer-share-percent",
+                                      .doc = "most of that memory for one peer address",
+                                      .default_value = 50,
+                                      .min = 1,
+                                      .max = 100});
   flags->AddInt(&max_body_mb, {.name = "max-body-mb",
                                .doc = "largest body of one request",
                                .default_value = 64,
@@ -81,6 +87,16 @@ void GatewayOptions::DeclareLimits(base::FlagSet* flags) {
                                       .doc = "how long live requests may go on after SIGTERM",
                                       .default_value = std::chrono::seconds(30),
                                       .max = std::chrono::hours(1)});
+}
+
+void GatewayOptions::DeclareClients(base::FlagSet* flags) {
+  flags->AddString(&api_keys, {.name = "api-keys",
+                               .doc = "JSON file of the clients' keys, read again when it changes; "
+                                      "empty: a client is its address"});
+  flags->AddBool(&insecure_clients,
+                 {.name = "insecure-clients",
+                  .doc = "the client ports are plain and may listen beyond loopback: TLS ends "
+                         "before them, or nobody minds"});
 }
 
 }  // namespace triptych::services

@@ -23,19 +23,23 @@ struct GatewayOptions {
   std::string log_level;
   std::string client_metrics;
   std::string allowed_origins;
+  std::string api_keys;
   int64_t payload_budget_mb = 0;
+  int64_t peer_share_percent = 0;
   int64_t max_body_mb = 0;
   int64_t max_requests = 0;
   int64_t max_output_tokens = 0;
   base::Duration request_timeout{0};
   base::Duration drain_timeout{0};
   SecurityOptions security;
+  bool insecure_clients = false;
 
   void Declare(base::FlagSet* flags);
 
  private:
   void DeclareProcess(base::FlagSet* flags);
   void DeclareLimits(base::FlagSet* flags);
+  void DeclareClients(base::FlagSet* flags);
 };
 
 }  // namespace triptych::services

@@ -2,6 +2,7 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/server_posix.h>
 
 #include <utility>
 
@@ -10,21 +11,27 @@
 
 namespace triptych::services {
 
-absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
-    const std::string& address, base::RpcAudience audience,
-    std::shared_ptr<grpc::ServerCredentials> credentials,
-    const std::vector<grpc::Service*>& services) {
+std::unique_ptr<grpc::Server> RpcServer::Build(grpc::ServerBuilder* builder,
+                                               base::RpcAudience audience,
+                                               const std::vector<grpc::Service*>& services) {
   // Debian's Abseil looks for deadlocks at every lock of gRPC, which costs 5 % of a busy process.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  base::ConfigureServer(audience, builder);
+  for (grpc::Service* service : services) builder->RegisterService(service);
+  return builder->BuildAndStart();
+}
+
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
+    const std::string& address, base::RpcAudience audience,
+    std::shared_ptr<grpc::ServerCredentials> credentials,
+    const std::vector<grpc::Service*>& services) {
   grpc::ServerBuilder builder;
-  base::ConfigureServer(audience, &builder);
   int port = 0;
   builder.AddListeningPort(address, std::move(credentials), &port);
-  for (grpc::Service* service : services) builder.RegisterService(service);
   std::unique_ptr<RpcServer> result(new RpcServer());
-  result->server_ = builder.BuildAndStart();
+  result->server_ = Build(&builder, audience, services);
   if (result->server_ == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", address));
   }
@@ -38,6 +45,17 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
                          : absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
   return result;
 }
+
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::StartWithoutPort(
+    base::RpcAudience audience, const std::vector<grpc::Service*>& services) {
+  grpc::ServerBuilder builder;
+  std::unique_ptr<RpcServer> result(new RpcServer());
+  result->server_ = Build(&builder, audience, services);
+  if (result->server_ == nullptr) return absl::UnavailableError("cannot start a gRPC server");
+  return result;
+}
+
+void RpcServer::Serve(int descriptor) { grpc::AddInsecureChannelFromFd(server_.get(), descriptor); }
 
 void RpcServer::Stop(base::Duration grace) {
   if (server_ == nullptr) return;

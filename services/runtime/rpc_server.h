@@ -23,6 +23,13 @@ class RpcServer {
       std::shared_ptr<grpc::ServerCredentials> credentials,
       const std::vector<grpc::Service*>& services);
 
+  // Has no port: serves the connections that are given to it.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> StartWithoutPort(
+      base::RpcAudience audience, const std::vector<grpc::Service*>& services);
+  // Serves a connected, non-blocking stream socket, in plain text; takes the descriptor. Any
+  // thread.
+  void Serve(int descriptor);
+
   // Cancels what still runs after `grace` and returns when every call has ended.
   void Stop(base::Duration grace);
   ~RpcServer() { Stop(base::Duration(0)); }
@@ -34,6 +41,9 @@ class RpcServer {
 
  private:
   RpcServer() = default;
+  static std::unique_ptr<grpc::Server> Build(grpc::ServerBuilder* builder,
+                                             base::RpcAudience audience,
+                                             const std::vector<grpc::Service*>& services);
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
 };

@@ -60,6 +60,7 @@ LAYERS = {
     "base/log": (["base/"], ["absl", "json", *HOST]),
     "base/rpc": (["base/"], ["absl", "grpc", "proto", *HOST]),
     "base/certificates": (["base/"], ["absl", "openssl", *HOST]),
+    "base/sha256": (["base/"], ["absl", "openssl"]),
     "base/cuda": (["base/"], ["absl", "cuda", *HOST]),
     "scheduler/": (["base/", "scheduler/"], ["absl"]),
     "media/": (["base/", "media/"], ["absl", "pictures", *HOST]),

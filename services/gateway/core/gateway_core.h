@@ -54,6 +54,7 @@ class GatewayCore {
   void GiveUp(scheduler::RequestId id, absl::Status reason);
 
   base::TimePoint Now() const { return clock_.Now(); }
+  const base::Clock& clock() const { return clock_; }
   scheduler::Incarnation self() const { return self_; }
 
   // Runs what is queued, then ends the thread.

@@ -28,6 +28,8 @@ GatewayMetrics::GatewayMetrics(base::Registry* registry) {
   held_requests = registry->GetGauge({"triptych_held_requests", "Live requests."});
   held_payload_bytes =
       registry->GetGauge({"triptych_held_payload_bytes", "Bodies and media held in memory."});
+  cut_connections = registry->GetCounter(
+      {"triptych_cut_connections_total", "gRPC connections closed for what they sent."});
   const base::MetricSpec phase{"triptych_phase_seconds", "Parts of a request's time."};
   const auto histogram = [&](const char* name) {
     return registry->GetHistogram(phase, {{"phase", name}});

@@ -27,6 +27,7 @@ class GatewayMetrics {
   base::Histogram itl_seconds;
   base::Gauge held_requests;
   base::Gauge held_payload_bytes;
+  base::Counter cut_connections;
 
  private:
   struct Phase {

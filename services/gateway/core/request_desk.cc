@@ -61,6 +61,7 @@ void RequestDesk::Start(NewRequest request, base::TimePoint now) {
   }
   by_client_id_.emplace(parsed.client_id, request.id);
   records_.emplace(request.id, Record{.client_id = std::move(parsed.client_id),
+                                      .owner = std::move(request.owner),
                                       .tag = std::move(parsed.tag),
                                       .answer = Answer(tokenizer_, parsed.answer),
                                       .sink = std::move(request.sink),
@@ -80,9 +81,12 @@ void RequestDesk::GiveUp(RequestId id, const absl::Status& reason, base::TimePoi
   Flush(now);
 }
 
-absl::Status RequestDesk::Cancel(const std::string& client_id, base::TimePoint now) {
+absl::Status RequestDesk::Cancel(const std::string& client_id, const std::string& owner,
+                                 base::TimePoint now) {
   const auto found = by_client_id_.find(client_id);
-  if (found == by_client_id_.end()) return services::Refuse("not_found", "no such request");
+  const bool owned = found != by_client_id_.end() && !owner.empty() &&
+                     records_.at(RequestId(found->second)).owner == owner;
+  if (!owned) return services::Refuse("not_found", "no such request");
   Leave(RequestId(found->second), now);
   return absl::OkStatus();
 }

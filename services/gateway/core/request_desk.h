@@ -47,7 +47,8 @@ struct NewRequest {
   scheduler::RequestId id;
   std::unique_ptr<ParsedRequest> parsed;
   std::shared_ptr<ResponseSink>
-      sink;  // shared with its front end, which may be gone before the end
+      sink;           // shared with its front end, which may be gone before the end
+  std::string owner;  // who may cancel it by its name; empty: nobody
   base::TimePoint accepted;
 };
 
@@ -62,8 +63,8 @@ class RequestDesk {
   void Start(NewRequest request, base::TimePoint now);
   // The client left: its sink hears CANCELLED.
   void Leave(scheduler::RequestId id, base::TimePoint now);
-  // The same by the client's own name. NOT_FOUND.
-  absl::Status Cancel(const std::string& client_id, base::TimePoint now);
+  // The same by the client's own name. NOT_FOUND, also for who is not its owner.
+  absl::Status Cancel(const std::string& client_id, const std::string& owner, base::TimePoint now);
   // A front end refuses to go on (its client reads too slowly).
   void GiveUp(scheduler::RequestId id, const absl::Status& reason, base::TimePoint now);
 
@@ -98,6 +99,7 @@ class RequestDesk {
  private:
   struct Record {
     std::string client_id;
+    std::string owner;
     std::string tag;
     Answer answer;
     std::shared_ptr<ResponseSink> sink;      // shared: see NewRequest

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "services/gateway/core/connection_table.h"
 #include "services/gateway/http/http_session.h"
 #include "services/runtime/listener.h"
 
@@ -46,7 +47,9 @@ class HttpServer::Impl {
     acceptor_.async_accept(asio::make_strand(context_), [this](Error error, Tcp::socket socket) {
       if (error == asio::error::operation_aborted) return;
       if (!error) {
-        std::make_shared<HttpSession>(std::move(socket), front_, timeouts_)->Run();
+        const auto session = std::make_shared<HttpSession>(std::move(socket), front_, timeouts_);
+        // Not let in: the socket closes with the session.
+        if (auto place = table_.Enter(session, session->address())) session->Run(std::move(place));
         return Accept();
       }
       pause_.expires_after(kAcceptPause);
@@ -58,6 +61,7 @@ class HttpServer::Impl {
 
   const FrontEnd& front_;
   const HttpTimeouts timeouts_;
+  ConnectionTable<HttpSession> table_{front_.connections};
   asio::io_context context_{kThreads};
   Tcp::acceptor acceptor_{context_};
   asio::steady_timer pause_{context_};

@@ -1,6 +1,8 @@
 #include "services/gateway/http/http_session.h"
 
+#include <algorithm>
 #include <boost/asio/dispatch.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/error.hpp>
 #include <limits>
@@ -54,6 +56,8 @@ HttpSession::HttpSession(Tcp::socket socket, const FrontEnd& front, const HttpTi
       timer_(socket_.get_executor()),
       buffer_(kMaxHeaderBytes + kChunkBytes) {
   Error ignored;
+  SetSilent(front.core.Now());
+  by_address_ = ClientAt(socket_.remote_endpoint(ignored).address().to_string(), "");
   socket_.set_option(Tcp::no_delay(true), ignored);
   check_chunk_ = [limit = static_cast<uint64_t>(front.max_body_bytes)](
                      uint64_t size, boost::beast::string_view, Error& error) {
@@ -61,7 +65,14 @@ HttpSession::HttpSession(Tcp::socket socket, const FrontEnd& front, const HttpTi
   };
 }
 
-void HttpSession::Run() {
+void HttpSession::GiveWay() {
+  asio::post(socket_.get_executor(), [self = shared_from_this()] {
+    if (!self->live_) self->Close();
+  });
+}
+
+void HttpSession::Run(std::shared_ptr<void> place) {
+  place_ = std::move(place);
   asio::dispatch(socket_.get_executor(), [self = shared_from_this()] { self->ReadHeader(); });
 }
 
@@ -71,6 +82,7 @@ boost::beast::string_view HttpSession::Header(boost::beast::string_view name) co
 
 // A connection that has been of use may idle; a request that has begun may not.
 void HttpSession::AwaitRequest() {
+  SetSilent(front_.core.Now());
   if (buffer_.size() > 0) return ReadHeader();
   SetDeadline(timeouts_.idle);
   socket_.async_read_some(buffer_.prepare(kFirstReadBytes),
@@ -131,8 +143,11 @@ void HttpSession::Route() {
   if (const absl::string_view id = View(Header("X-Request-Id")); UsableId(id)) {
     request_id_ = std::string(id);
   }
-  // Where such a body would end nobody can say; the parser takes it for none.
-  if (request.find(http::field::transfer_encoding) != request.end() && !parser_->chunked()) {
+  const bool named = request.count(http::field::host) == 1;
+  if (!named && request.version() >= 11) return RefuseAndClose(Refuse("invalid_http"));
+  // One coding is known. Where a body of another would end nobody can say.
+  const auto coding = request.find(http::field::transfer_encoding);
+  if (coding != request.end() && !absl::EqualsIgnoreCase(View(coding->value()), "chunked")) {
     return RefuseAndClose(Refuse("invalid_http"));
   }
   const auto method = request.method();
@@ -162,14 +177,16 @@ void HttpSession::BeginBody() {
   }
   const auto length = parser_->content_length();
   if (length && *length > static_cast<uint64_t>(front_.max_body_bytes)) {
-    return Discard(Refuse("body_too_large",
-                          absl::StrCat("a body has at most ", front_.max_body_bytes, " bytes")));
+    return RefuseAndClose(Refuse(
+        "body_too_large", absl::StrCat("a body has at most ", front_.max_body_bytes, " bytes")));
   }
-  reservation_ = front_.budget.Open();
-  // A body of unknown length starts with one chunk and grows.
-  if (!reservation_.GrowTo(length ? static_cast<int64_t>(*length) : kChunkBytes)) {
-    return Discard(Refuse("overloaded"));
-  }
+  const auto client = front_.keys.Identify(View(request[http::field::authorization]), by_address_);
+  if (!client.ok()) return Discard(client.status());
+  client_ = *client;
+  // What is announced costs nothing: the budget is charged as bytes arrive.
+  reservation_ = front_.budget.Open(client_.tenant);
+  const int64_t first = std::min<int64_t>(length.value_or(kChunkBytes), kChunkBytes);
+  if (!reservation_.GrowTo(first)) return Discard(Refuse("overloaded"));
   SetDeadline(timeouts_.body +
               std::chrono::seconds(length ? static_cast<int64_t>(*length) / kBodyBytesPerSecond
                                           : front_.max_body_bytes / kBodyBytesPerSecond));
@@ -195,7 +212,7 @@ void HttpSession::ReadBody() {
 void HttpSession::OnBodyChunk(Error error, size_t offered) {
   if (error && error != http::error::need_buffer) return OnReadError(error);
   const int64_t size = static_cast<int64_t>(body_.size() + offered);
-  if (size > front_.max_body_bytes) return Discard(Refuse("body_too_large"));
+  if (size > front_.max_body_bytes) return RefuseAndClose(Refuse("body_too_large"));
   if (!reservation_.GrowTo(size)) return Discard(Refuse("overloaded"));
   body_.append(chunk_.data(), offered);
   ReadBody();

@@ -3,6 +3,7 @@
 // One client's connection: requests one after another, each bounded in size and time. Reading is in
 // http_session.cc, answering in http_session_answer.cc.
 
+#include <atomic>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -13,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "services/gateway/core/client.h"
 #include "services/gateway/core/front_end.h"
 #include "services/gateway/http/answer_group.h"
 #include "services/gateway/http/http_reply.h"
@@ -30,7 +32,16 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
   // Borrows `front`.
   HttpSession(Tcp::socket socket, const FrontEnd& front, const HttpTimeouts& timeouts);
-  void Run();
+  // `place` is kept as long as the connection.
+  void Run(std::shared_ptr<void> place);
+
+  const std::string& address() const { return by_address_.tenant; }
+  // Since when nothing was answered here; kNever while something is. Any thread.
+  base::TimePoint silent_since() const {
+    return base::TimePoint(base::Duration(silent_since_.load(std::memory_order_relaxed)));
+  }
+  // Closes it, unless a request has come meanwhile. Any thread.
+  void GiveWay();
 
  private:
   using Parser = boost::beast::http::request_parser<boost::beast::http::buffer_body>;
@@ -76,6 +87,8 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   absl::Status StartPrompt(ChatRequest chat, base::TimePoint accepted, OpenAiRequest* request);
   void LeaveAnswers();
   void WatchForDeparture();
+  void TakeEarlyBytes();
+  void AskWhetherThere();
   void OnMail();
   void WriteEvents(std::string events, AnswerGroup::News news);
   void WriteKeepAlive();
@@ -91,6 +104,9 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void Close();
   // What is said about this request besides its answer.
   ReplyFrame Frame() const;
+  void SetSilent(base::TimePoint since) {
+    silent_since_.store(since.time_since_epoch().count(), std::memory_order_relaxed);
+  }
 
   // One timer for all phases; it is moved lazily.
   void SetDeadline(base::Duration from_now);
@@ -103,6 +119,10 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   Tcp::socket socket_;
   const FrontEnd& front_;
   const HttpTimeouts timeouts_;
+  Client by_address_;
+  Client client_;                // of the request under way
+  std::shared_ptr<void> place_;  // among the connections of the server
+  std::atomic<base::Duration::rep> silent_since_;
   boost::asio::steady_timer timer_;
   base::TimePoint deadline_ = base::kNever;
   bool timer_running_ = false;
@@ -124,6 +144,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   std::string out_;
   bool writing_ = false;
   bool watching_ = false;
+  bool half_closed_ = false;  // the client sends no more
 };
 
 }  // namespace triptych::services

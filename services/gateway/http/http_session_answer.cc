@@ -23,6 +23,8 @@ namespace asio = boost::asio;
 namespace http = boost::beast::http;
 
 constexpr size_t kChunkBytes = 64 << 10;
+constexpr size_t kMaxEarlyBytes = 32 << 10;
+constexpr size_t kEarlyReadBytes = 4 << 10;
 constexpr int64_t kMaxDiscardBytes = int64_t{64} << 20;
 
 absl::string_view View(boost::beast::string_view text) { return {text.data(), text.size()}; }
@@ -116,7 +118,7 @@ void HttpSession::StartAnswers(Endpoint endpoint) {
 absl::Status HttpSession::TryStartAnswers(Endpoint endpoint) {
   const base::TimePoint accepted = front_.core.Now();
   ASSIGN_OR_RETURN(OpenAiRequest request, ParseOpenAiRequest(body_, endpoint));
-  access_.completion = DrawClientId(front_.core.NextId());
+  access_.completion = DrawClientId();
   if (request_id_.empty()) request_id_ = access_.completion;
   if (!request.unknown.empty() && front_.log->Writes(base::LogLevel::kDebug)) {
     front_.log->Log(
@@ -139,6 +141,7 @@ absl::Status HttpSession::TryStartAnswers(Endpoint endpoint) {
                   .continuous_usage = request.include_usage && request.continuous_usage};
   live_.emplace();
   live_->session = shared_from_this();
+  SetSilent(base::kNever);
   live_->answers = std::make_unique<AnswerGroup>(
       front_.intake.model().tokenizer(), std::move(form),
       request.stream ? AnswerGroup::Form::kStream : AnswerGroup::Form::kDocument);
@@ -153,10 +156,10 @@ absl::Status HttpSession::StartPrompt(ChatRequest chat, base::TimePoint accepted
                                       OpenAiRequest* request) {
   const int64_t choices = chat.choices;
   chat.tag = request_id_;
-  PayloadBudget::Reservation reservation = front_.budget.Open();
+  PayloadBudget::Reservation reservation = front_.budget.Open(client_.tenant);
   std::swap(reservation, reservation_);
   ASSIGN_OR_RETURN(std::unique_ptr<ParsedRequest> prompt,
-                   front_.intake.Parse(std::move(chat), std::move(reservation)));
+                   front_.intake.Parse(std::move(chat), std::move(reservation), &client_));
   access_.tenant = prompt->submit.tenant;
   // A weak pointer: the core's hold on a mailbox must not keep a closed connection.
   const auto wake = [weak = weak_from_this(), executor = socket_.get_executor()] {
@@ -166,8 +169,9 @@ absl::Status HttpSession::StartPrompt(ChatRequest chat, base::TimePoint accepted
   };
   for (int64_t i = 0; i < choices; ++i) {
     auto parsed = i + 1 < choices ? std::make_unique<ParsedRequest>(*prompt) : std::move(prompt);
+    RETURN_IF_ERROR(front_.keys.Charge(client_, *parsed, front_.intake.model().name()));
     const scheduler::RequestId id = front_.core.NextId();
-    CompleteRequest(id, parsed.get());
+    CompleteRequest(parsed.get());
     parsed->input.sampling.seed += static_cast<uint64_t>(parsed->seed_given ? i : 0);
     auto mailbox = std::make_shared<AnswerMailbox>(
         request->stream ? AnswerMailbox::Wake::kEachPart : AnswerMailbox::Wake::kAtEnd, wake);
@@ -175,8 +179,12 @@ absl::Status HttpSession::StartPrompt(ChatRequest chat, base::TimePoint accepted
         id, mailbox,
         {.prompt_tokens = parsed->submit.prompt_tokens, .picture_tokens = parsed->picture_tokens},
         i == 0 ? AnswerGroup::Prompt::kFirst : AnswerGroup::Prompt::kAgain);
-    RETURN_IF_ERROR(front_.core.Start(
-        {.id = id, .parsed = std::move(parsed), .sink = std::move(mailbox), .accepted = accepted}));
+    // Without a key the owner of an answer is the connection that it goes to: who closes it.
+    RETURN_IF_ERROR(front_.core.Start({.id = id,
+                                       .parsed = std::move(parsed),
+                                       .sink = std::move(mailbox),
+                                       .owner = client_.key.empty() ? "" : client_.owner,
+                                       .accepted = accepted}));
   }
   return absl::OkStatus();
 }
@@ -185,22 +193,40 @@ void HttpSession::LeaveAnswers() {
   for (const scheduler::RequestId& id : live_->answers->Live()) front_.core.Leave(id);
 }
 
-// Readable while an answer is under way means that the client left, or sent its next request early;
-// then it is watched no more, and a failed write will tell.
+// While an answer is under way. An early next request is taken in, so that it hides nothing behind
+// it. A client that says it will send no more may still read: from then on only an error of the
+// connection is its departure.
 void HttpSession::WatchForDeparture() {
-  if (watching_ || buffer_.size() > 0) return;
+  if (watching_) return;
   watching_ = true;
-  socket_.async_wait(Tcp::socket::wait_read, [self = shared_from_this()](Error error) {
+  const bool no_more = half_closed_ || buffer_.size() >= kMaxEarlyBytes;
+  const auto what = no_more ? Tcp::socket::wait_error : Tcp::socket::wait_read;
+  socket_.async_wait(what, [self = shared_from_this(), no_more](Error error) {
     self->watching_ = false;
     if (!self->live_) return;
-    if (error) return self->Close();
-    // The wake may be that of bytes which were read already: only a look at the socket tells.
-    char byte = 0;
-    const ssize_t seen = recv(self->socket_.native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    if (seen > 0) return;
-    if (seen < 0 && (errno == EAGAIN || errno == EINTR)) return self->WatchForDeparture();
-    self->Close();
+    if (error || no_more) return self->Close();
+    self->TakeEarlyBytes();
   });
+}
+
+void HttpSession::TakeEarlyBytes() {
+  const auto room = buffer_.prepare(std::min(kEarlyReadBytes, kMaxEarlyBytes - buffer_.size()));
+  const ssize_t seen = recv(socket_.native_handle(), room.data(), room.size(), MSG_DONTWAIT);
+  if (seen < 0 && errno != EAGAIN && errno != EINTR) return Close();
+  if (seen > 0) buffer_.commit(static_cast<size_t>(seen));
+  half_closed_ = seen == 0;
+  WatchForDeparture();
+  if (half_closed_) AskWhetherThere();
+}
+
+// Who is gone answers anything with a reset. Who only sends no more is told to wait on: by an
+// interim status, or in the middle of a stream by a comment.
+void HttpSession::AskWhetherThere() {
+  if (writing_ || !live_) return;  // what is being written asks as well
+  if (parser_->get().version() < 11) return Close();
+  if (access_.status != 0) return WriteKeepAlive();
+  out_ = "HTTP/1.1 100 Continue\r\n\r\n";
+  Write(AfterWrite::kMoreOfAnswer);
 }
 
 void HttpSession::OnMail() {
@@ -253,7 +279,7 @@ void HttpSession::WriteKeepAlive() {
 
 void HttpSession::ReplyError(const absl::Status& status, base::Duration retry_after) {
   const ClientError error = ToClientError(status);
-  if (request_id_.empty()) request_id_ = DrawClientId(front_.core.NextId());
+  if (request_id_.empty()) request_id_ = DrawClientId();
   access_.reason = error.code;
   WriteReply({.status = error.http_status,
               .body = ErrorJson(status, request_id_),

@@ -318,12 +318,14 @@ base::Duration Intake::TimeoutOf(const ChatRequest& request) const {
   return std::min(wanted, limits_.max_timeout);
 }
 
-absl::StatusOr<std::unique_ptr<ParsedRequest>> Intake::Parse(
-    ChatRequest request, PayloadBudget::Reservation reservation) const {
+absl::StatusOr<std::unique_ptr<ParsedRequest>> Intake::Parse(ChatRequest request,
+                                                             PayloadBudget::Reservation reservation,
+                                                             const Client* client) const {
   if (!request.model.empty() && !model_.IsNamed(request.model)) {
     return At("model", Refuse("model_not_found"));
   }
   RETURN_IF_ERROR(CheckNumbers(request));
+  if (client != nullptr) Introduce(*client, &request);
   auto parsed = std::make_unique<ParsedRequest>();
   auto payload = std::make_unique<Payload>();
   scheduler::SubmitRequest& submit = parsed->submit;

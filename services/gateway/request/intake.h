@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "media/limits.h"
+#include "services/gateway/core/client.h"
 #include "services/gateway/request/chat_request.h"
 #include "services/gateway/request/parsed_request.h"
 #include "services/gateway/request/served_model.h"
@@ -30,11 +31,13 @@ class Intake {
  public:
   Intake(const ServedModel& model, const IntakeLimits& limits) : model_(model), limits_(limits) {}
 
+  // What the request says of its client gives way to `client`; null: it is believed.
   // Takes the media bytes out of `request`; `reservation` covers them from now on and is shrunk to
   // their size. NOT_FOUND for another model; INVALID_ARGUMENT, with a code of errors.h, for the
   // rest. What is beyond the context or --max-output-tokens of the answer's length is cut.
-  absl::StatusOr<std::unique_ptr<ParsedRequest>> Parse(
-      ChatRequest request, PayloadBudget::Reservation reservation) const;
+  absl::StatusOr<std::unique_ptr<ParsedRequest>> Parse(ChatRequest request,
+                                                       PayloadBudget::Reservation reservation,
+                                                       const Client* client = nullptr) const;
 
   const ServedModel& model() const { return model_; }
   // Of one answer, whatever its prompt leaves.

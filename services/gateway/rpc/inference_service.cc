@@ -12,11 +12,24 @@
 #include "base/status.h"
 #include "services/convert/ids.h"
 #include "services/gateway/core/answer_mailbox.h"
+#include "services/gateway/core/client.h"
 #include "services/gateway/request/errors.h"
 #include "services/gateway/request/grpc_request.h"
 
 namespace triptych::services {
 namespace {
+
+// By its key, "authorization" among the metadata, where there are keys.
+absl::StatusOr<Client> ClientOf(const FrontEnd& front, const grpc::CallbackServerContext& context) {
+  const auto key = context.client_metadata().find("authorization");
+  absl::string_view authorization;
+  if (key != context.client_metadata().end()) {
+    authorization = absl::string_view(key->second.data(), key->second.size());
+  }
+  const std::string peer = context.peer();
+  return front.keys.Identify(authorization,
+                             front.client_of ? front.client_of(peer) : ClientOfPeer(peer));
+}
 
 v1::Timeline ToProto(const Timeline& from) {
   v1::Timeline to;
@@ -80,14 +93,16 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     const base::TimePoint accepted = front_.core.Now();
     const auto size = static_cast<int64_t>(bytes.Length());
     if (size > front_.max_body_bytes) return services::Refuse("body_too_large");
-    PayloadBudget::Reservation reservation = front_.budget.Open();
+    ASSIGN_OR_RETURN(const Client client, ClientOf(front_, *context_));
+    PayloadBudget::Reservation reservation = front_.budget.Open(client.tenant);
     if (!reservation.GrowTo(size)) return services::Refuse("overloaded");
     ASSIGN_OR_RETURN(v1::GenerateRequest request, ReadGenerateRequest(bytes));
     ASSIGN_OR_RETURN(ChatRequest chat, FromProto(std::move(request)));
     ASSIGN_OR_RETURN(std::unique_ptr<ParsedRequest> parsed,
-                     front_.intake.Parse(std::move(chat), std::move(reservation)));
+                     front_.intake.Parse(std::move(chat), std::move(reservation), &client));
+    RETURN_IF_ERROR(front_.keys.Charge(client, *parsed, front_.intake.model().name()));
     id_ = front_.core.NextId();
-    CompleteRequest(id_, parsed.get());
+    CompleteRequest(parsed.get());
     request_id_ = parsed->client_id;
     // Weak: the mailbox must not keep a call that is over.
     auto wake = [weak = weak_from_this()] {
@@ -97,8 +112,11 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
       }
     };
     mailbox_ = std::make_shared<AnswerMailbox>(AnswerMailbox::Wake::kEachPart, std::move(wake));
-    return front_.core.Start(
-        {.id = id_, .parsed = std::move(parsed), .sink = mailbox_, .accepted = accepted});
+    return front_.core.Start({.id = id_,
+                              .parsed = std::move(parsed),
+                              .sink = mailbox_,
+                              .owner = client.owner,
+                              .accepted = accepted});
   }
 
   void WriteMail() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -212,10 +230,15 @@ grpc::ServerUnaryReactor* InferenceService::Cancel(grpc::CallbackServerContext* 
                                                    const v1::CancelRequest* request,
                                                    v1::CancelResponse*) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const bool posted = front_.core.Post(
-      [reactor, id = request->request_id()](RequestDesk& desk, base::TimePoint now) {
-        reactor->Finish(base::ToGrpc(ToClientStatus(desk.Cancel(id, now))));
-      });
+  const absl::StatusOr<Client> client = ClientOf(front_, *context);
+  if (!client.ok()) {
+    reactor->Finish(base::ToGrpc(ToClientStatus(client.status())));
+    return reactor;
+  }
+  const bool posted = front_.core.Post([reactor, id = request->request_id(), owner = client->owner](
+                                           RequestDesk& desk, base::TimePoint now) {
+    reactor->Finish(base::ToGrpc(ToClientStatus(desk.Cancel(id, owner, now))));
+  });
   if (!posted) reactor->Finish(base::ToGrpc(ToClientStatus(services::Refuse("unavailable"))));
   return reactor;
 }

@@ -29,9 +29,11 @@ FrontFixture::FrontFixture(Options options)
       front_{.intake = intake_,
              .core = core_,
              .budget = budget_,
+             .keys = keys_,
              .metrics = metrics_,
              .log = &log_,
              .ready = [this] { return ready_.load(); },
+             .client_of = [this](const std::string& peer) { return gate_->ClientOf(peer); },
              .unix_seconds = [] { return kUnixSeconds; },
              .serves_since = kUnixSeconds - 1,
              .max_body_bytes = options.max_body_bytes,
@@ -45,10 +47,12 @@ FrontFixture::FrontFixture(Options options)
   auto http = HttpServer::Start("127.0.0.1:0", front_, options.timeouts);
   REQUIRE(http.ok());
   http_ = *std::move(http);
-  auto grpc = RpcServer::Start("127.0.0.1:0", base::RpcAudience::kClients,
-                               grpc::InsecureServerCredentials(), {&inference_});
+  auto grpc = RpcServer::StartWithoutPort(base::RpcAudience::kClients, {&inference_});
   REQUIRE(grpc.ok());
   grpc_ = *std::move(grpc);
+  auto gate = Http2Gate::Start("127.0.0.1:0", front_, grpc_.get());
+  REQUIRE(gate.ok());
+  gate_ = *std::move(gate);
 }
 
 // In the order of the gateway's own end.
@@ -56,6 +60,9 @@ FrontFixture::~FrontFixture() {
   core_.Call([](RequestDesk& desk, base::TimePoint now) { desk.EndAll(now); });
   core_.Stop();
   http_.reset();
+  gate_->StopAccepting();
+  grpc_->Stop(base::Duration(0));  // its calls ask the gate who they are of
+  gate_.reset();
   grpc_.reset();
 }
 

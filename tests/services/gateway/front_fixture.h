@@ -11,6 +11,7 @@
 
 #include "services/gateway/core/front_end.h"
 #include "services/gateway/http/http_server.h"
+#include "services/gateway/rpc/http2_gate.h"
 #include "services/gateway/rpc/inference_service.h"
 #include "services/runtime/rpc_server.h"
 #include "tests/services/gateway/raw_http_client.h"
@@ -38,7 +39,7 @@ class FrontFixture {
   ~FrontFixture();
 
   const std::string& http_address() const { return http_->address(); }
-  const std::string& grpc_address() const { return grpc_->address(); }
+  const std::string& grpc_address() const { return gate_->address(); }
   void SetReady(bool ready) { ready_.store(ready); }
   GatewayCore& core() { return core_; }
   const std::string& model() const { return SmallModel()->name(); }
@@ -86,6 +87,7 @@ class FrontFixture {
   const Intake intake_;
   const int64_t budget_bytes_;
   PayloadBudget budget_;
+  ApiKeys keys_{clock_};
   std::atomic<bool> ready_{true};
   Inbox<scheduler::SubmitRequest> submits_;
   size_t taken_ = 0;
@@ -95,6 +97,7 @@ class FrontFixture {
   InferenceService inference_{front_};
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<RpcServer> grpc_;
+  std::unique_ptr<Http2Gate> gate_;
 };
 
 }  // namespace triptych::services::testing

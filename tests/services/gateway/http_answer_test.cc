@@ -201,7 +201,8 @@ TEST_CASE("HttpSession: an error inside a stream is its last event, and no [DONE
 TEST_CASE("HttpSession: a gateway that is full or draining says when to come again",
           "[gateway][http]") {
   if (ModelMissing()) return;
-  FrontFixture front({.budget_bytes = 1 << 20, .max_requests = 1});
+  constexpr int64_t kBudget = 15 << 16;  // whole chunks, as bodies are read
+  FrontFixture front({.budget_bytes = kBudget, .max_requests = 1});
   RawHttpClient first(front.http_address());
   first.Send(Post(Body()));
   const RequestId live = front.WaitSubmit().request;
@@ -213,10 +214,21 @@ TEST_CASE("HttpSession: a gateway that is full or draining says when to come aga
   CHECK(full.header("retry-after") == "1");
   front.Say(live, "Hi.", Finish::kStop);
   CHECK(first.Read().status == 200);
-  // All the bytes that bodies may hold are promised to one that does not come.
-  RawHttpClient greedy(front.http_address());
-  greedy.Send("POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 1048576\r\n\r\n");
+  // What is announced and does not come takes nobody's place.
+  RawHttpClient silent(front.http_address());
+  silent.Send("POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 1048576\r\n\r\n");
   REQUIRE(triptych::testing::Eventually(seconds(10), [&] { return front.held_bytes() > 0; }));
+  second.Send(Post(Body()));
+  front.Say(front.WaitSubmit().request, "Hi.", Finish::kStop);
+  CHECK(second.Read().status == 200);
+  silent.Leave();
+  front.RequireIdle();
+  // All the bytes that bodies may hold are held by one that never ends.
+  RawHttpClient greedy(front.http_address());
+  greedy.Send("POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 1048576\r\n\r\n" +
+              std::string((1 << 20) - 1, 'x'));
+  REQUIRE(
+      triptych::testing::Eventually(seconds(10), [&] { return front.held_bytes() == kBudget; }));
   second.Send(Post(Body()));
   const HttpReply spent = second.Read();
   CHECK(spent.status == 429);
@@ -382,7 +394,7 @@ TEST_CASE("HttpSession: a client that leaves inside its body leaves nothing",
   FrontFixture front;
   for (const char* header : {"Content-Length: 500000", "Transfer-Encoding: chunked"}) {
     RawHttpClient client(front.http_address());
-    client.Send(absl::StrCat("POST /v1/chat/completions HTTP/1.1\r\n", header,
+    client.Send(absl::StrCat("POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\n", header,
                              "\r\n\r\n100\r\n{\"messages\":"));
     REQUIRE(triptych::testing::Eventually(seconds(10), [&] { return front.held_bytes() > 0; }));
     client.Leave();
@@ -411,6 +423,44 @@ TEST_CASE("HttpSession: a client that leaves before or inside its answer leaves 
     }
   }
   front.RequireServes();
+}
+
+TEST_CASE("HttpSession: an early byte hides no departure", "[gateway][http][hostile]") {
+  if (ModelMissing()) return;
+  FrontFixture front;
+  for (const std::string& early : {std::string("G"), std::string(20'000, 'G')}) {
+    RawHttpClient client(front.http_address());
+    client.Send(Post(PictureBody("")) + early);
+    front.WaitSubmit();
+    client.Leave();
+    front.RequireIdle();
+  }
+  CHECK(front.Terminals("cancelled") == 2);
+  front.RequireServes();
+}
+
+TEST_CASE("HttpSession: a client that only sends no more gets its answer", "[gateway][http]") {
+  if (ModelMissing()) return;
+  FrontFixture front;
+  RawHttpClient whole(front.http_address());
+  whole.Send(Post(Body()));
+  const RequestId id = front.WaitSubmit().request;
+  whole.CloseSending();
+  CHECK(whole.Read(RawHttpClient::Body::kNone).status == 100);
+  front.Say(id, "Hi.", Finish::kStop);
+  CHECK(whole.Read().status == 200);
+  RawHttpClient stream(front.http_address());
+  stream.Send(Post(kStream));
+  const RequestId other = front.WaitSubmit().request;
+  front.Say(other, "word ");
+  stream.WaitFor("word");
+  stream.CloseSending();
+  stream.WaitFor(": keep-alive\n\n");
+  front.Say(other, "end", Finish::kStop);
+  const HttpReply reply = stream.Read();
+  CHECK(reply.status == 200);
+  CHECK(reply.body.find("[DONE]") != std::string::npos);
+  front.RequireIdle();
 }
 
 TEST_CASE("HttpSession: a client that leaves between two pipelined answers leaves nothing",

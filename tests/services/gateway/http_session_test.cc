@@ -125,8 +125,8 @@ TEST_CASE("HttpSession: pages of the named origins may read answers, and no othe
       "Access-Control-Request-Headers: content-type,x-stainless-os\r\n\r\n";
   const auto preflight = [&](const char* origin) {
     RawHttpClient client(front.http_address());
-    client.Send(
-        absl::StrCat("OPTIONS /v1/chat/completions HTTP/1.1\r\nOrigin: ", origin, "\r\n", asks));
+    client.Send(absl::StrCat("OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: t\r\nOrigin: ", origin,
+                             "\r\n", asks));
     return client.Read(RawHttpClient::Body::kNone);
   };
   const HttpReply allowed = preflight("https://chat.example");
@@ -258,7 +258,7 @@ TEST_CASE("HttpSession: a client that waits before its body is told to go on, or
   if (ModelMissing()) return;
   FrontFixture front;
   const auto header = [](size_t length) {
-    return absl::StrCat("POST /v1/chat/completions HTTP/1.1\r\nExpect: 100-continue\r\n",
+    return absl::StrCat("POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n",
                         "Content-Length: ", length, "\r\n\r\n");
   };
   RawHttpClient client(front.http_address());
@@ -272,27 +272,32 @@ TEST_CASE("HttpSession: a client that waits before its body is told to go on, or
   CHECK(client.Closed());
 }
 
-TEST_CASE("HttpSession: a body over the limit is read to its end, refused, and holds nothing",
+TEST_CASE("HttpSession: a body over the limit is refused at once, and holds nothing",
           "[gateway][http][hostile]") {
   if (ModelMissing()) return;
   FrontFixture front;
-  RawHttpClient client(front.http_address());
-  // The whole body goes out before the answer is looked at.
-  client.Send(Post(std::string(3 << 20, 'x')));
-  const HttpReply declared = client.Read();
-  CHECK(declared.status == 413);
-  CHECK(ErrorCode(declared) == "body_too_large");
+  const auto refused = [&](const std::string& bytes) {
+    // The whole body goes out before the answer is looked at: no reset may take that away.
+    RawHttpClient client(front.http_address());
+    REQUIRE(client.Send(bytes));
+    const HttpReply reply = client.Read();
+    CHECK(reply.status == 413);
+    CHECK(ErrorCode(reply) == "body_too_large");
+    CHECK(reply.header("connection") == "close");
+    client.CloseSending();
+    CHECK(client.Closed());
+  };
+  refused(Post(std::string(3 << 20, 'x')));
+  // One that announces and sends nothing hears it too.
+  RawHttpClient silent(front.http_address());
+  silent.Send("POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 2000000\r\n\r\n");
+  CHECK(silent.Read().status == 413);
   std::string chunks = kChunkedPost;
   for (int i = 0; i < 40; ++i) {
     absl::StrAppend(&chunks, "10000\r\n", std::string(0x10000, 'x'), "\r\n");
   }
-  client.Send(chunks + "0\r\n\r\n");
-  const HttpReply grown = client.Read();
-  CHECK(grown.status == 413);
-  CHECK(ErrorCode(grown) == "body_too_large");
-  client.Send(Get("/healthz"));
-  CHECK(client.Read().status == 200);
-  CHECK(front.Refusals("body_too_large") == 2);
+  refused(chunks + "0\r\n\r\n");
+  CHECK(front.Refusals("body_too_large") == 3);
   front.RequireIdle();
   front.RequireServes();
 }
@@ -363,8 +368,8 @@ TEST_CASE("HttpSession: lengths that no body can have are refused", "[gateway][h
   for (const auto& [length, status] : lengths) {
     INFO("length " << length);
     const HttpReply reply =
-        Ask(front, absl::StrCat("POST /v1/chat/completions HTTP/1.1\r\nContent-Length: ", length,
-                                "\r\n\r\n{}"));
+        Ask(front, absl::StrCat("POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Length: ",
+                                length, "\r\n\r\n{}"));
     CHECK(reply.status == status);
     ErrorCode(reply);
   }
@@ -378,7 +383,7 @@ TEST_CASE("HttpSession: a header that is too large, or tells of two bodies, is r
   FrontFixture front;
   std::string flood = "GET /healthz HTTP/1.1\r\n";
   for (int i = 0; i < 100'000; ++i) absl::StrAppend(&flood, "X-", i, ": y\r\n");
-  const std::string chat = "POST /v1/chat/completions HTTP/1.1\r\n";
+  const std::string chat = "POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\n";
   const std::tuple<std::string, int, std::string> rows[] = {
       {flood + "\r\n", 431, "header_too_large"},
       {"GET /healthz HTTP/1.1\r\nX: " + std::string(1 << 20, 'x') + "\r\n\r\n", 431,
@@ -395,6 +400,10 @@ TEST_CASE("HttpSession: a header that is too large, or tells of two bodies, is r
       {"GET /healthz HTTP/9.9\r\n\r\n", 400, "invalid_http"},
       {"\x16\x03\x01\x02\x01\x01\xfc\x03\x03\r\n\r\n", 400, "invalid_http"},
       {"GET /healthz HTTP/1.1\r\n folded\r\n\r\n", 400, "invalid_http"},
+      {"GET /healthz HTTP/1.1\r\n\r\n", 400, "invalid_http"},
+      {"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "invalid_http"},
+      {chat + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400, "invalid_http"},
+      {chat + "Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n", 400, "invalid_http"},
   };
   for (const auto& [bytes, status, code] : rows) {
     INFO(bytes.substr(0, 120));
@@ -456,7 +465,7 @@ TEST_CASE("HttpSession: a request that comes too slowly is refused, the second o
   CHECK(third.Read().status == 200);
   dribble(third, header.substr(10));
   RawHttpClient body(front.http_address());
-  body.Send("POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
+  body.Send("POST /v1/chat/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 5000\r\n\r\n");
   dribble(body, std::string(4999, ' '));
   CHECK(front.Refusals("request_timeout") == 4);
   front.RequireIdle();

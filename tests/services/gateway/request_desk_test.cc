@@ -57,7 +57,11 @@ class Script {
     const RequestId id{scheduler::Incarnation(7), ++number_};
     // The test owns the client: the desk borrows it.
     std::shared_ptr<ResponseSink> sink(client, [](ResponseSink*) {});
-    desk_.Start({.id = id, .parsed = std::move(parsed), .sink = sink, .accepted = clock_.Now()},
+    desk_.Start({.id = id,
+                 .parsed = std::move(parsed),
+                 .sink = sink,
+                 .owner = "owner",
+                 .accepted = clock_.Now()},
                 clock_.Now());
     return id;
   }
@@ -181,9 +185,13 @@ TEST_CASE("RequestDesk: an active id is refused, and free again after the end", 
   CHECK(first.ends == 1);
   script.Submit(&third, "same");
   CHECK(third.ends == 0);
-  REQUIRE(script.desk().Cancel("same", script.now()).ok());
+  for (const char* stranger : {"another", ""}) {
+    CHECK(absl::IsNotFound(script.desk().Cancel("same", stranger, script.now())));
+  }
+  CHECK(third.ends == 0);
+  REQUIRE(script.desk().Cancel("same", "owner", script.now()).ok());
   CHECK(absl::IsCancelled(third.end.status));
-  CHECK(absl::IsNotFound(script.desk().Cancel("same", script.now())));
+  CHECK(absl::IsNotFound(script.desk().Cancel("same", "owner", script.now())));
   CHECK(script.held_bytes() == 0);
 }
 
