@@ -1,5 +1,7 @@
 #include "scheduler/cluster/admission.h"
 
+#include <algorithm>
+
 #include "scheduler/cluster/decode_binding.h"
 #include "scheduler/cluster/encode_spreading.h"
 #include "scheduler/cluster/placement.h"
@@ -73,8 +75,12 @@ absl::Status CheckAdmission(const QueueCost& queued, const SubmitRequest& submit
 
 absl::Status CheckSize(const ClusterView& view, const SubmitRequest& submit,
                        const ClusterConfig& config) {
-  const PrefillNeed prefill{.prompt_tokens = submit.prompt_tokens + submit.tokens_sent,
-                            .items = submit.items};
+  // A request that starts again takes what was sent as prompt, so a prefill worker too must hold it
+  // all, but for the last token.
+  const int64_t longest =
+      int64_t{submit.prompt_tokens} + std::max({submit.max_tokens - 1, submit.tokens_sent, 0});
+  const auto tokens = static_cast<int32_t>(std::min<int64_t>(longest, INT32_MAX - 1));
+  const PrefillNeed prefill{.prompt_tokens = tokens, .items = submit.items};
   for (const ItemCost& item : submit.items) {
     const EncodeNeed encode{.patches = item.patches, .num_tokens = item.num_tokens};
     if (ChooseEncoder(view, encode, config, {}).otherwise == Choice::Otherwise::kNever) {
@@ -82,11 +88,12 @@ absl::Status CheckSize(const ClusterView& view, const SubmitRequest& submit,
     }
   }
   if (ChoosePrefillWorker(view, prefill, config, {}).otherwise == Choice::Otherwise::kNever) {
-    return absl::InvalidArgumentError("the prompt is larger than any worker can prefill");
+    return absl::InvalidArgumentError("prompt and answer are larger than any worker can prefill");
   }
-  const DecodeNeed decode{.prompt_tokens = prefill.prompt_tokens};
+  // Its need counts one token more than the prompt.
+  const DecodeNeed decode{.prompt_tokens = tokens - 1};
   if (ChooseDecodeWorker(view, decode, {}).otherwise == Choice::Otherwise::kNever) {
-    return absl::InvalidArgumentError("the prompt is larger than any worker can decode");
+    return absl::InvalidArgumentError("prompt and answer are larger than any worker can decode");
   }
   return absl::OkStatus();
 }

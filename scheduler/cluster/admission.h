@@ -30,8 +30,8 @@ QueueCost CostOf(const SubmitRequest& submit);
 absl::Status CheckAdmission(const QueueCost& queued, const SubmitRequest& submit,
                             const QueueLimits& limits);
 
-// INVALID_ARGUMENT when no worker of the view could ever hold the prompt or an item; OK where a
-// needed role has no worker (yet).
+// INVALID_ARGUMENT when no worker of the view could ever hold an item, or the prompt with the
+// longest answer; OK where a needed role has no worker (yet).
 absl::Status CheckSize(const ClusterView& view, const SubmitRequest& submit,
                        const ClusterConfig& config);
 

@@ -80,6 +80,7 @@ struct ClusterSnapshot {
   // Since the start.
   int64_t admitted = 0;
   int64_t restarts = 0;
+  int64_t preemptions = 0;  // among them
   int64_t workers_lost = 0;
   int64_t streams_lost = 0;  // of peers that were not given up by then
   int64_t cut_offs = 0;      // times that most peers went missing at once

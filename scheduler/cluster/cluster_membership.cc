@@ -62,6 +62,10 @@ void ClusterScheduler::StepDown(base::TimePoint now) {
   deadlines_.clear();
   reopenings_.clear();
   awaited_peers_.clear();
+  unclaimed_at_.clear();
+  joined_.clear();
+  left_.clear();
+  told_models_.clear();
   queued_ = QueueCost();
   peers_named_ = false;
   recovering_ = true;
@@ -69,6 +73,7 @@ void ClusterScheduler::StepDown(base::TimePoint now) {
 }
 
 void ClusterScheduler::OnWorkerConnected(const WorkerHello& hello, base::TimePoint now) {
+  now_ = now;
   const Incarnation incarnation = hello.profile.incarnation;
   // The stream that says hello must not be dropped with the others.
   if (!recovering_ && hello.highest_seen > id_) LoseWorker(incarnation, now);
@@ -76,6 +81,7 @@ void ClusterScheduler::OnWorkerConnected(const WorkerHello& hello, base::TimePoi
   BeginWatch(now);
   auto& worker = workers_[incarnation];
   if (worker == nullptr) {
+    joined_.push_back(incarnation);
     worker = std::make_unique<Worker>(hello.profile, FreeOf(hello.report));
     worker->pool = FindOrMakePool(hello.profile.fingerprint, now);
     worker->pool->seen_worker = true;
@@ -84,23 +90,25 @@ void ClusterScheduler::OnWorkerConnected(const WorkerHello& hello, base::TimePoi
     ForgetSequences(worker.get());
   }
   worker->presence.Connect(now);
-  worker->view.missing = false;
+  SetMissing(worker.get(), false);
   const bool told_to_drain = worker->view.draining;
   worker->view.draining = told_to_drain || hello.draining;
   if (told_to_drain && !hello.draining) Send(worker.get(), DrainWorker{});
-  Reindex(worker->pool, now);
+  Reindex(worker.get(), now);
+  worker->pool->dirty = true;
   OnTask(incarnation, hello.report, now);
   awaited_peers_.erase(incarnation);
-  TellMembership();
   CheckRecovery(now);
-  Place(now);
 }
 
 void ClusterScheduler::OnGatewayConnected(const GatewayHello& hello, base::TimePoint now) {
+  now_ = now;
   if (!recovering_ && hello.highest_seen > id_) LoseGateway(hello.incarnation);
   SeeHighest(hello.highest_seen, now);
   BeginWatch(now);
+  if (!gateways_.contains(hello.incarnation)) joined_.push_back(hello.incarnation);
   Gateway& gateway = gateways_[hello.incarnation];
+  gateway.told = false;
   gateway.hello = hello;
   gateway.hello.live.clear();
   gateway.presence.Connect(now);
@@ -119,15 +127,14 @@ void ClusterScheduler::OnGatewayConnected(const GatewayHello& hello, base::TimeP
     peers_named_ = true;
     if (!workers_.contains(peer) && !gateways_.contains(peer)) awaited_peers_.insert(peer);
   }
-  TellMembership();
   CheckRecovery(now);
-  Place(now);
 }
 
 void ClusterScheduler::OnPeerDisconnected(Incarnation peer, base::TimePoint now) {
+  now_ = now;
   if (Worker* worker = FindWorker(peer); worker != nullptr && worker->presence.connected()) {
     worker->presence.disconnected_at = now;
-    worker->view.missing = true;
+    SetMissing(worker, true);
     ++totals_.streams_lost;
   }
   auto gateway = gateways_.find(peer);
@@ -138,10 +145,10 @@ void ClusterScheduler::OnPeerDisconnected(Incarnation peer, base::TimePoint now)
 }
 
 void ClusterScheduler::OnPeerLost(Incarnation peer, base::TimePoint now) {
+  now_ = now;
   if (recovering_) awaited_peers_.erase(peer);
   GiveUp(peer, now);
   CheckRecovery(now);
-  Place(now);
 }
 
 void ClusterScheduler::GiveUp(Incarnation peer, base::TimePoint now) {
@@ -155,7 +162,8 @@ void ClusterScheduler::LoseWorker(Incarnation incarnation, base::TimePoint now) 
   if (worker == nullptr) return;
   worker->lost = true;
   ++totals_.workers_lost;
-  Reindex(worker->pool, now);
+  worker->pool->view.links.Forget(incarnation);
+  Reindex(worker, now);
   const std::vector<TaskId> tasks(worker->tasks.begin(), worker->tasks.end());
   std::set<RequestId> counted;
   for (TaskId task : tasks) {
@@ -169,8 +177,9 @@ void ClusterScheduler::LoseWorker(Incarnation incarnation, base::TimePoint now) 
     TaskGone(task);
   }
   CHECK_TRUE(worker->tasks.empty());
+  for (const auto& [key, task] : worker->unclaimed) NoLongerUnclaimed(key.first, worker);
   workers_.erase(incarnation);
-  TellMembership();
+  left_.push_back(incarnation);
 }
 
 void ClusterScheduler::LoseGateway(Incarnation incarnation) {
@@ -179,53 +188,72 @@ void ClusterScheduler::LoseGateway(Incarnation incarnation) {
   const std::set<RequestId> requests = gateway->second.requests;
   for (RequestId id : requests) End(id);
   gateways_.erase(incarnation);
-  TellMembership();
+  left_.push_back(incarnation);
 }
 
-void ClusterScheduler::Reindex(Pool* pool, base::TimePoint now) {
+// The worker takes work from now on, or no longer; one that is missing for a while still counts.
+void ClusterScheduler::Reindex(Worker* worker, base::TimePoint now) {
+  const bool takes = !worker->lost && !worker->view.draining;
+  if (takes == worker->in_view) return;
+  worker->in_view = takes;
+  Pool* pool = worker->pool;
+  if (takes) {
+    pool->view.Add(&worker->view);
+    pool->sizes.Add(worker->view.profile);
+  } else {
+    pool->view.Remove(&worker->view);
+    pool->sizes.Remove(worker->view.profile, now);
+  }
+  pool->view.kinds = pool->sizes.living();
   pool->roles = {};
   for (int i = 0; i < kNumStages; ++i) {
-    const auto stage = static_cast<Stage>(i);
-    auto& workers = pool->view.workers[i];
-    workers.clear();
-    for (const auto& [incarnation, worker] : workers_) {
-      const WorkerView& view = worker->view;
-      if (worker->pool != pool || worker->lost || view.draining) continue;
-      if (view.profile.roles.has(stage)) workers.push_back(&view);
-    }
     base::TimePoint& missing = pool->missing_since[i];
-    if (!workers.empty()) {
+    if (pool->view.of(static_cast<Stage>(i)).members().empty()) {
+      missing = std::min(missing, now);
+    } else {
       missing = base::kNever;
-      pool->roles.add(stage);
-    } else if (missing == base::kNever) {
-      missing = now;
+      pool->roles.add(static_cast<Stage>(i));
     }
   }
+  TakeBack(pool);
   pool->dirty = true;
 }
 
+// Once a round, and only what has changed: thousands of workers may come at once. A gateway that is
+// new is told everything.
 void ClusterScheduler::TellMembership() {
-  Membership membership;
-  for (const auto& [incarnation, worker] : workers_) membership.peers.push_back(incarnation);
-  for (const auto& [incarnation, gateway] : gateways_) membership.peers.push_back(incarnation);
-  // Were this one to die too, the next must wait for them as well, or give them up.
-  membership.peers.insert(membership.peers.end(), awaited_peers_.begin(), awaited_peers_.end());
+  std::vector<ModelRoles> models;
   for (const auto& [fingerprint, pool] : pools_) {
-    if (pool->roles != Roles()) membership.models.push_back({fingerprint, pool->roles});
+    if (pool->roles != Roles()) models.push_back({fingerprint, pool->roles});
   }
-  for (const auto& [incarnation, gateway] : gateways_) {
-    actions_.emplace_back(ToGateway{incarnation, membership});
+  Membership news{
+      .peers = std::exchange(joined_, {}), .gone = std::exchange(left_, {}), .models = models};
+  for (auto& [incarnation, gateway] : gateways_) {
+    if (!std::exchange(gateway.told, true)) {
+      actions_.emplace_back(ToGateway{incarnation, WholeMembership(models)});
+    } else if (!news.peers.empty() || !news.gone.empty() || models != told_models_) {
+      actions_.emplace_back(ToGateway{incarnation, news});
+    }
   }
+  told_models_ = std::move(models);
+}
+
+Membership ClusterScheduler::WholeMembership(const std::vector<ModelRoles>& models) const {
+  Membership whole{.whole = true, .models = models};
+  for (const auto& [incarnation, worker] : workers_) whole.peers.push_back(incarnation);
+  for (const auto& [incarnation, gateway] : gateways_) whole.peers.push_back(incarnation);
+  // Were this one to die too, the next must wait for them as well, or give them up.
+  whole.peers.insert(whole.peers.end(), awaited_peers_.begin(), awaited_peers_.end());
+  return whole;
 }
 
 void ClusterScheduler::Drain(Incarnation incarnation, base::TimePoint now) {
+  now_ = now;
   Worker* worker = FindWorker(incarnation);
   if (worker == nullptr) return;
   worker->view.draining = true;
   Send(worker, DrainWorker{});
-  Reindex(worker->pool, now);
-  TellMembership();
-  Place(now);
+  Reindex(worker, now);
 }
 
 void ClusterScheduler::Tick(base::TimePoint now) {
@@ -236,10 +264,21 @@ void ClusterScheduler::Tick(base::TimePoint now) {
   LoseMissing(now);
   if (!recovering_) {
     ReleaseUnclaimed(now);
-    for (auto& [fingerprint, pool] : pools_) FailWithoutRole(pool.get(), now);
+    for (auto& [fingerprint, pool] : pools_) {
+      FailWithoutRole(pool.get(), now);
+      pool->dirty = true;  // a thorough look from time to time
+      if (pool->sizes.Expire(now, config_.role_grace)) FailTooLarge(pool.get(), now);
+    }
   }
   const bool idle = workers_.empty() && gateways_.empty();
   next_tick_ = idle ? base::kNever : now + config_.tick;
+}
+
+void ClusterScheduler::SetMissing(Worker* worker, bool missing) {
+  if (worker->view.missing == missing) return;
+  worker->view.missing = missing;
+  worker->view.Changed();
+  if (!missing) worker->pool->dirty = true;
 }
 
 // A peer that is missing gets nothing new, and is lost when its time is over; nobody is while this
@@ -253,11 +292,25 @@ void ClusterScheduler::LoseMissing(base::TimePoint now) {
   };
   for (auto& [incarnation, worker] : workers_) {
     look(incarnation, worker->presence);
-    worker->view.missing = worker->presence.IsMissing(config_, now);
+    SetMissing(worker.get(), worker->presence.IsMissing(config_, now));
   }
   for (const auto& [incarnation, gateway] : gateways_) look(incarnation, gateway.presence);
   if (guard_.Holds(!due.empty(), config_, now)) return;
   for (Incarnation peer : due) GiveUp(peer, now);
+}
+
+// The workers that were large enough have been gone for too long.
+void ClusterScheduler::FailTooLarge(Pool* pool, base::TimePoint) {
+  std::vector<RequestId> too_large;
+  for (const auto* waiting : {&pool->aside, &pool->want_encoder, &pool->want_decode}) {
+    for (const Rank& rank : *waiting) {
+      const SubmitRequest& submit = FindRequest(rank.request)->submit;
+      if (!CheckSize(pool->sizes.view(), submit, config_).ok()) too_large.push_back(rank.request);
+    }
+  }
+  for (RequestId id : too_large) {
+    Fail(id, absl::UnavailableError("no worker that is left is large enough"));
+  }
 }
 
 void ClusterScheduler::FailWithoutRole(Pool* pool, base::TimePoint now) {
@@ -265,15 +318,15 @@ void ClusterScheduler::FailWithoutRole(Pool* pool, base::TimePoint now) {
   for (Stage stage : {Stage::kEncode, Stage::kPrefill, Stage::kDecode}) {
     const base::TimePoint since = pool->missing_since[static_cast<int>(stage)];
     if (since == base::kNever || now - since < config_.role_grace) continue;
-    const auto add = [&](RequestId id) {
-      if (FindRequest(id)->Needs(stage)) stranded.insert(id);
-    };
-    pool->with_items.ForEach(add);
-    pool->text_only.ForEach(add);
+    for (const auto* lane : {&pool->with_items, &pool->text_only, &pool->aside}) {
+      for (const Rank& rank : *lane) {
+        if (FindRequest(rank.request)->Needs(stage)) stranded.insert(rank.request);
+      }
+    }
     if (stage == Stage::kEncode) {
-      for (const Turn& turn : pool->want_encoder) stranded.insert(turn.request);
+      for (const Rank& rank : pool->want_encoder) stranded.insert(rank.request);
     } else if (stage == Stage::kDecode) {
-      for (const Turn& turn : pool->want_decode) stranded.insert(turn.request);
+      for (const Rank& rank : pool->want_decode) stranded.insert(rank.request);
     }
   }
   bool others = false;

@@ -11,8 +11,9 @@
 #include "base/clock.h"
 #include "scheduler/cluster/cluster_view.h"
 #include "scheduler/cluster/presence.h"
-#include "scheduler/cluster/waiting_queue.h"
+#include "scheduler/cluster/size_classes.h"
 #include "scheduler/plan/gateway_messages.h"
+#include "scheduler/plan/rank.h"
 
 namespace triptych::scheduler {
 
@@ -34,6 +35,7 @@ struct Worker {
   uint64_t sequence = 0;  // of the last message sent since its hello
   uint64_t handled = 0;   // of the last one that it has said to have handled
   bool lost = false;
+  bool in_view = false;  // of its pool: it takes work
   // Until a task is accepted; until one succeeds.
   std::array<int, kNumStages> refusals_in_a_row{}, failures_in_a_row{};
   std::array<StageLoad, kNumStages> load{};
@@ -50,34 +52,29 @@ struct Gateway {
   GatewayHello hello;  // without `live`
   Presence presence;
   std::set<RequestId> requests;
+  bool told = false;  // the whole membership
 
   PeerAddress address() const { return {hello.incarnation, hello.address}; }
-};
-
-// Place in a queue of requests that have a prefill worker and want another: by priority, then age.
-struct Turn {
-  int32_t priority = 0;
-  uint64_t arrival = 0;
-  RequestId request;
-  bool operator<(const Turn& other) const {
-    if (priority != other.priority) return priority > other.priority;
-    return arrival < other.arrival;
-  }
 };
 
 // Everything of one model fingerprint.
 struct Pool {
   ClusterView view;
   bool seen_worker = false;
+  SizeClasses sizes;
   Roles roles;  // of the workers that take work, those that are missing for a while too
   // Since when no worker has the role; kNever where one has.
   std::array<base::TimePoint, kNumStages> missing_since{};
   // Requests with items wait apart, so that text passes them while encoders are full.
-  WaitingQueue with_items;
-  WaitingQueue text_only;
-  std::set<Turn> want_encoder;
-  std::set<Turn> want_decode;
-  bool dirty = false;  // something may be placed
+  std::set<Rank> with_items;
+  std::set<Rank> text_only;
+  std::set<Rank> aside;  // too large for the workers of now, but not for all that may come back
+  std::set<Rank> want_encoder;
+  std::set<Rank> want_decode;  // a decode on another worker
+  // A decode on the worker where their KV lies: what it holds is of no use to anybody else.
+  std::map<Incarnation, std::set<Rank>> want_decode_at_home;
+  base::TimePoint thorough_at{};  // the last time that choices looked at everybody
+  bool dirty = false;             // something may be placed
 };
 
 }  // namespace triptych::scheduler

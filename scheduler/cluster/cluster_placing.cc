@@ -11,27 +11,17 @@
 namespace triptych::scheduler {
 namespace {
 
-bool ComesBefore(const WaitingQueue::Entry& a, const WaitingQueue::Entry& b) {
-  return a.priority != b.priority ? a.priority > b.priority : a.arrival < b.arrival;
-}
-
 EncodeNeed NeedOf(const ItemCost& item, Incarnation consumer) {
   return {.patches = item.patches, .num_tokens = item.num_tokens, .consumer = consumer};
 }
+
+// How often choices look at every worker, not only at the least busy: what fits few must find them.
+constexpr base::Duration kThoroughEvery = std::chrono::milliseconds(20);
 
 int64_t CostIn(Stage stage, const Request& request, int32_t item) {
   if (stage == Stage::kEncode) return request.submit.items[item].patches;
   return stage == Stage::kPrefill ? request.prompt_tokens() : 1;
 }
-
-bool HasLocalDecodes(const ClusterView& view) {
-  const auto& workers = view.of(Stage::kDecode);
-  return std::any_of(workers.begin(), workers.end(), [](const WorkerView* worker) {
-    return worker->profile.roles.has(Stage::kPrefill);
-  });
-}
-
-constexpr char kTooLarge[] = "no worker that is left is large enough";
 
 }  // namespace
 
@@ -63,7 +53,10 @@ PlacedTask ClusterScheduler::Assign(const Request& request, Stage stage, int32_t
 void ClusterScheduler::Place(base::TimePoint now) {
   if (recovering_) return;
   for (auto& [fingerprint, pool] : pools_) {
-    if (std::exchange(pool->dirty, false)) PlaceIn(pool.get(), now);
+    if (!pool->dirty) continue;
+    pool->view.thorough = now - pool->thorough_at >= kThoroughEvery;
+    if (pool->view.thorough) pool->thorough_at = now;
+    PlaceIn(pool.get(), now);
     pool->dirty = false;
   }
 }
@@ -79,10 +72,17 @@ void ClusterScheduler::PlaceIn(Pool* pool, base::TimePoint now) {
 void ClusterScheduler::PlaceQueued(Pool* pool, base::TimePoint now) {
   bool encoders_full = false;
   while (true) {
-    std::optional<WaitingQueue::Entry> next = pool->text_only.Front();
-    if (!encoders_full) {
-      const std::optional<WaitingQueue::Entry> other = pool->with_items.Front();
-      if (other.has_value() && (!next.has_value() || ComesBefore(*other, *next))) next = other;
+    // A newcomer's items do not overtake those of a prompt that came before it.
+    const auto& waiting = pool->want_encoder;
+    if (!waiting.empty() && !pool->with_items.empty() &&
+        *waiting.begin() < *pool->with_items.begin()) {
+      encoders_full = true;
+    }
+    std::optional<Rank> next;
+    if (!pool->text_only.empty()) next = *pool->text_only.begin();
+    if (!encoders_full && !pool->with_items.empty()) {
+      const Rank& other = *pool->with_items.begin();
+      if (!next.has_value() || other < *next) next = other;
     }
     if (!next.has_value()) return;
     const Outcome outcome = TryPrefill(pool, FindRequest(next->request), now);
@@ -94,12 +94,12 @@ void ClusterScheduler::PlaceQueued(Pool* pool, base::TimePoint now) {
 
 ClusterScheduler::Outcome ClusterScheduler::TryPrefill(Pool* pool, Request* request,
                                                        base::TimePoint now) {
-  const RequestId id = request->submit.request;
-  const PrefillNeed need{request->prompt_tokens(), request->submit.items};
+  const PrefillNeed need{request->prompt_tokens(), request->submit.items,
+                         request->headroom_blocks()};
   const Choice choice = ChoosePrefillWorker(pool->view, need, config_, now);
   if (choice.worker == nullptr) {
     if (choice.otherwise == Choice::Otherwise::kWait) return Outcome::kNoRoom;
-    Fail(id, absl::UnavailableError(kTooLarge));
+    SetAside(pool, request);
     return Outcome::kPlaced;
   }
   Worker* worker = FindWorker(choice.worker->profile.incarnation);
@@ -109,12 +109,12 @@ ClusterScheduler::Outcome ClusterScheduler::TryPrefill(Pool* pool, Request* requ
     const Choice encoder = ChooseEncoder(pool->view, first, config_, now);
     if (encoder.worker == nullptr) {
       if (encoder.otherwise == Choice::Otherwise::kWait) return Outcome::kNoEncoder;
-      Fail(id, absl::UnavailableError(kTooLarge));
+      SetAside(pool, request);
       return Outcome::kPlaced;
     }
   }
-  (items.empty() ? pool->text_only : pool->with_items).Take();
   Dequeue(request);
+  fair_.Reach(request->rank.age);
   PlacePrefill(pool, request, worker, now);
   return Outcome::kPlaced;
 }
@@ -131,15 +131,18 @@ void ClusterScheduler::PlacePrefill(Pool* pool, Request* request, Worker* worker
                        .request = submit.request,
                        .gateway = gateways_.at(submit.request.gateway).address(),
                        .epoch = request->epoch,
-                       .prompt_tokens = need.prompt_tokens};
+                       .prompt_tokens = need.prompt_tokens,
+                       .priority = request->rank.priority,
+                       .age = request->rank.age};
   for (const ItemCost& item : submit.items) assign.item_tokens.push_back(item.num_tokens);
   Send(worker, std::move(assign));
   request->state = std::move(state);
   Tell(*request, RequestProgress::Milestone::kPlaced);
+  if (!submit.items.empty()) std::get<InPrefill>(request->state).prefill.credit.AwaitInput();
   if (submit.items.empty()) {
     AllLanded(request);
-  } else if (!BindEncodersOf(pool, request, now)) {
-    pool->want_encoder.insert(TurnOf(*request));
+  } else if (BindEncodersOf(pool, request, now) != Outcome::kPlaced) {
+    pool->want_encoder.insert(request->rank);
   }
 }
 
@@ -148,30 +151,68 @@ void ClusterScheduler::Tell(const Request& request, RequestProgress::Milestone m
   actions_.emplace_back(ToGateway{id.gateway, RequestProgress{id, milestone}});
 }
 
-void ClusterScheduler::BindEncoders(Pool* pool, base::TimePoint now) {
-  while (!pool->want_encoder.empty()) {
-    const RequestId id = pool->want_encoder.begin()->request;
-    if (!BindEncodersOf(pool, FindRequest(id), now)) return;
+// It fits no worker of now, but some may be back: nobody waits behind it.
+void ClusterScheduler::SetAside(Pool* pool, Request* request) {
+  (request->submit.items.empty() ? pool->text_only : pool->with_items).erase(request->rank);
+  pool->aside.insert(request->rank);
+}
+
+void ClusterScheduler::TakeBack(Pool* pool) {
+  for (const Rank& rank : std::exchange(pool->aside, {})) {
+    const bool text = FindRequest(rank.request)->submit.items.empty();
+    (text ? pool->text_only : pool->with_items).insert(rank);
   }
 }
 
-// False when an item of it has to wait longer.
-bool ClusterScheduler::BindEncodersOf(Pool* pool, Request* request, base::TimePoint now) {
+// In the order of rank. Behind one that has to wait only those go on whose prefill worker can
+// encode the item itself: they take nothing that it waits for, and their slots may be what it waits
+// for.
+void ClusterScheduler::BindEncoders(Pool* pool, base::TimePoint now) {
+  bool waits = false;
+  for (auto next = pool->want_encoder.begin(); next != pool->want_encoder.end();) {
+    Request* request = FindRequest((next++)->request);
+    if (waits) {
+      EncodeInPlace(pool, request);
+    } else {
+      waits = BindEncodersOf(pool, request, now) == Outcome::kNoEncoder;
+      if (waits) EncodeInPlace(pool, request);
+    }
+  }
+}
+
+void ClusterScheduler::EncodeInPlace(Pool* pool, Request* request) {
+  auto& state = std::get<InPrefill>(request->state);
+  const WorkerView* own = pool->view.Find(state.prefill.worker, Stage::kEncode);
+  if (own == nullptr) return;
+  bool all = true;
+  for (size_t item = 0; item < state.items.size(); ++item) {
+    if (state.items[item].landed || state.items[item].encode.has_value()) continue;
+    const EncodeNeed need = NeedOf(request->submit.items[item], state.prefill.worker);
+    if (FitsInPlace(*own, need, config_)) {
+      AssignItem(request, static_cast<int32_t>(item), FindWorker(state.prefill.worker), Amount());
+    } else {
+      all = false;
+    }
+  }
+  if (all) pool->want_encoder.erase(request->rank);
+}
+
+ClusterScheduler::Outcome ClusterScheduler::BindEncodersOf(Pool* pool, Request* request,
+                                                           base::TimePoint now) {
   auto& state = std::get<InPrefill>(request->state);
   for (size_t item = 0; item < state.items.size(); ++item) {
     if (state.items[item].landed || state.items[item].encode.has_value()) continue;
     const EncodeNeed need = NeedOf(request->submit.items[item], state.prefill.worker);
     const Choice choice = ChooseEncoder(pool->view, need, config_, now);
     if (choice.worker == nullptr) {
-      if (choice.otherwise == Choice::Otherwise::kWait) return false;
-      Fail(request->submit.request, absl::UnavailableError(kTooLarge));
-      return true;
+      const bool later = choice.otherwise == Choice::Otherwise::kWait;
+      return later ? Outcome::kNoEncoder : Outcome::kTooLarge;
     }
     Worker* encoder = FindWorker(choice.worker->profile.incarnation);
     AssignItem(request, static_cast<int32_t>(item), encoder, EncodeAmount(encoder->view, need));
   }
-  pool->want_encoder.erase(TurnOf(*request));
-  return true;
+  pool->want_encoder.erase(request->rank);
+  return Outcome::kPlaced;
 }
 
 void ClusterScheduler::AssignItem(Request* request, int32_t item, Worker* encoder,
@@ -187,38 +228,60 @@ void ClusterScheduler::AssignItem(Request* request, int32_t item, Worker* encode
                              .num_tokens = submit.items[item].num_tokens,
                              .patches = submit.items[item].patches,
                              .consumer = state.prefill.task,
-                             .consumer_worker = consumer->address()});
+                             .consumer_worker = consumer->address(),
+                             .priority = request->rank.priority,
+                             .age = request->rank.age});
   Send(consumer, Rebind{state.prefill.task, {item, encode.task}});
   state.items[item].encode = std::move(encode);
   state.items[item].told = consumer->sequence;
 }
 
+// At home, where the worker that has the KV also decodes; else elsewhere.
+void ClusterScheduler::WantDecode(Request* request) {
+  Pool* pool = PoolOf(*request);
+  const Incarnation holder = std::get<AwaitsDecode>(request->state).prefill.worker;
+  const Worker* worker = FindWorker(holder);
+  const bool home = worker != nullptr && worker->view.profile.roles.has(Stage::kDecode);
+  (home ? pool->want_decode_at_home[holder] : pool->want_decode).insert(request->rank);
+  pool->dirty = true;
+}
+
+void ClusterScheduler::WantsDecodeNoMore(Request* request) {
+  const auto* awaiting = std::get_if<AwaitsDecode>(&request->state);
+  if (awaiting == nullptr) return;
+  Pool* pool = PoolOf(*request);
+  pool->want_decode.erase(request->rank);
+  auto home = pool->want_decode_at_home.find(awaiting->prefill.worker);
+  if (home == pool->want_decode_at_home.end()) return;
+  home->second.erase(request->rank);
+  if (home->second.empty()) pool->want_decode_at_home.erase(home);
+}
+
 void ClusterScheduler::BindDecodes(Pool* pool, base::TimePoint now) {
-  bool full = false;
+  // Those at home need no room, so they overtake nobody; a worker that drains finishes them too.
+  std::vector<std::pair<Rank, Worker*>> at_home;
+  for (const auto& [incarnation, ranks] : pool->want_decode_at_home) {
+    Worker* home = FindWorker(incarnation);
+    if (!home->view.IsOpen(Stage::kDecode)) continue;
+    for (const Rank& rank : ranks) at_home.emplace_back(rank, home);
+  }
+  for (const auto& [rank, home] : at_home) BindDecode(FindRequest(rank.request), home, Amount());
   for (auto next = pool->want_decode.begin(); next != pool->want_decode.end();) {
     Request* request = FindRequest((next++)->request);
     const PlacedTask& prefill = std::get<AwaitsDecode>(request->state).prefill;
-    const DecodeNeed need{prefill.prompt_tokens, prefill.worker};
+    const DecodeNeed need{prefill.prompt_tokens, prefill.worker, request->headroom_blocks()};
     const Choice choice = ChooseDecodeWorker(pool->view, need, now);
-    if (choice.worker == nullptr && choice.otherwise == Choice::Otherwise::kNever) {
-      Fail(request->submit.request, absl::UnavailableError(kTooLarge));
-      continue;
-    }
-    // Nobody overtakes one that waits for room, but those who need none: their KV lies with a
-    // decode worker already, and what it holds is of no use to anybody else.
-    const bool local =
-        choice.worker != nullptr && choice.worker->profile.incarnation == prefill.worker;
-    if (choice.worker != nullptr && (local || !full)) {
+    if (choice.worker != nullptr) {
       Worker* worker = FindWorker(choice.worker->profile.incarnation);
       BindDecode(request, worker, DecodeAmount(worker->view, need));
-    } else if (!std::exchange(full, true) && !HasLocalDecodes(pool->view)) {
-      return;
+    } else if (choice.otherwise == Choice::Otherwise::kWait) {
+      return;  // nobody overtakes one that waits for room
     }
   }
 }
 
 void ClusterScheduler::BindDecode(Request* request, Worker* worker, const Amount& need) {
-  PoolOf(*request)->want_decode.erase(TurnOf(*request));
+  WantsDecodeNoMore(request);
   auto awaiting = std::get<AwaitsDecode>(std::move(request->state));
   const RequestId id = request->submit.request;
   Worker* producer = FindWorker(awaiting.prefill.worker);
@@ -230,7 +293,9 @@ void ClusterScheduler::BindDecode(Request* request, Worker* worker, const Amount
                             .epoch = request->epoch,
                             .prompt_tokens = state.prefill.prompt_tokens,
                             .producer = state.prefill.task,
-                            .producer_worker = producer->address()});
+                            .producer_worker = producer->address(),
+                            .priority = request->rank.priority,
+                            .age = request->rank.age});
   Send(producer, BindConsumer{state.prefill.task, state.decode.task, worker->address()});
   state.told = producer->sequence;
   request->state = std::move(state);

@@ -32,9 +32,7 @@ void ClusterScheduler::Reconcile(Worker* worker, const WorkerReport& report, bas
     const RequestId id = entry->second.request;
     if (entry->second.unheard) {
       TaskGone(task, Cause::kNeverBegun);
-    } else if (++FindRequest(id)->retries > config_.max_retries) {
-      Fail(id, absl::UnavailableError("the request was tried too often"));
-    } else {
+    } else if (!TriedTooOften(FindRequest(id))) {
       TaskGone(task);
     }
   }
@@ -48,6 +46,19 @@ void ClusterScheduler::Reconcile(Worker* worker, const WorkerReport& report, bas
     }
   }
   NoteUnclaimed(worker, report, now);
+}
+
+// Recovery waits for those whom a worker exchanges with. Whoever is not known after it died under
+// an earlier scheduler, which has not told everybody.
+void ClusterScheduler::LoseUnknown(const WorkerReport& report) {
+  for (Incarnation peer : report.peers) {
+    if (workers_.contains(peer) || gateways_.contains(peer)) continue;
+    if (recovering_) {
+      awaited_peers_.insert(peer);
+    } else {
+      actions_.emplace_back(DropPeer{peer, DropPeer::Why::kLost});
+    }
+  }
 }
 
 // What the worker says is true, even where the message that would have told it was lost.
@@ -114,6 +125,7 @@ void ClusterScheduler::ForgetSequences(Worker* worker) {
 void ClusterScheduler::NoteUnclaimed(Worker* worker, const WorkerReport& report,
                                      base::TimePoint now) {
   auto before = std::exchange(worker->unclaimed, {});
+  for (const auto& [key, task] : before) NoLongerUnclaimed(key.first, worker);
   absl::flat_hash_set<TaskId> going;
   for (const auto& [sequence, task] : worker->releasing) going.insert(task);
   for (const TaskReport& task : report.tasks) {
@@ -126,7 +138,15 @@ void ClusterScheduler::NoteUnclaimed(Worker* worker, const WorkerReport& report,
     const bool own = task.task.scheduler == id_ && !going.contains(task.task);
     if (old == before.end() && own) release_at = now;
     worker->unclaimed[key] = {task, release_at, going.contains(task.task)};
+    unclaimed_at_[key.first].insert(worker->view.profile.incarnation);
   }
+}
+
+void ClusterScheduler::NoLongerUnclaimed(RequestId request, const Worker* worker) {
+  auto it = unclaimed_at_.find(request);
+  if (it == unclaimed_at_.end()) return;
+  it->second.erase(worker->view.profile.incarnation);
+  if (it->second.empty()) unclaimed_at_.erase(it);
 }
 
 void ClusterScheduler::ReleaseUnclaimed(base::TimePoint now) {
@@ -171,21 +191,24 @@ void ClusterScheduler::EndRecovery(base::TimePoint now) {
       unclaimed.release_at = now + config_.unclaimed_grace;
     }
   }
-  std::vector<std::pair<uint64_t, Request*>> waiting;
-  for (auto& [id, request] : requests_) waiting.emplace_back(request->arrival, request.get());
-  std::sort(waiting.begin(), waiting.end());
-  for (auto& [arrival, request] : waiting) Claim(request);
+  std::map<Rank, Request*> waiting;
+  for (auto& [id, request] : requests_) waiting.emplace(request->rank, request.get());
+  for (auto& [rank, request] : waiting) Claim(request);
 }
 
 std::vector<ClusterScheduler::Found> ClusterScheduler::TakeUnclaimed(RequestId id) {
   std::vector<Found> found;
-  for (auto& [incarnation, worker] : workers_) {
-    auto it = worker->unclaimed.lower_bound({id, TaskId()});
-    while (it != worker->unclaimed.end() && it->first.first == id) {
+  auto at = unclaimed_at_.find(id);
+  if (at == unclaimed_at_.end()) return found;
+  for (Incarnation incarnation : at->second) {
+    auto& unclaimed = FindWorker(incarnation)->unclaimed;
+    auto it = unclaimed.lower_bound({id, TaskId()});
+    while (it != unclaimed.end() && it->first.first == id) {
       found.push_back({incarnation, std::move(it->second.report), it->second.going});
-      it = worker->unclaimed.erase(it);
+      it = unclaimed.erase(it);
     }
   }
+  unclaimed_at_.erase(at);
   return found;
 }
 
@@ -265,8 +288,8 @@ void ClusterScheduler::AdoptPrefill(Request* request, const Found& prefill,
     FirstToken(request, prefill.report.finish);
   } else if (all_landed) {
     AllLanded(request);
-  } else {
-    PoolOf(*request)->want_encoder.insert(TurnOf(*request));
+  } else if (request->WaitsFor() == Stage::kEncode) {
+    PoolOf(*request)->want_encoder.insert(request->rank);
   }
 }
 

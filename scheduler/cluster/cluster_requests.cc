@@ -1,5 +1,6 @@
 // Requests come in, wait, and end.
 
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -8,7 +9,7 @@
 namespace triptych::scheduler {
 namespace {
 
-WaitingQueue& LaneOf(Pool* pool, const Request& request) {
+std::set<Rank>& LaneOf(Pool* pool, const Request& request) {
   return request.submit.items.empty() ? pool->text_only : pool->with_items;
 }
 
@@ -21,14 +22,6 @@ Request* ClusterScheduler::FindRequest(RequestId id) {
 
 Pool* ClusterScheduler::PoolOf(const Request& request) {
   return pools_.at(request.submit.fingerprint).get();
-}
-
-Turn ClusterScheduler::TurnOf(const Request& request) const {
-  return {request.submit.priority, request.arrival, request.submit.request};
-}
-
-WaitingQueue::Entry ClusterScheduler::EntryOf(const Request& request) const {
-  return {request.submit.priority, request.submit.tenant, request.arrival, request.submit.request};
 }
 
 Pool* ClusterScheduler::FindOrMakePool(const std::string& fingerprint, base::TimePoint now) {
@@ -50,7 +43,8 @@ absl::Status ClusterScheduler::Admit(const SubmitRequest& submit, Pool** pool,
     if (pools_.size() >= kMostPools) return absl::UnavailableError("still recovering");
   }
   *pool = FindOrMakePool(submit.fingerprint, now);
-  if (absl::Status size = CheckSize((*pool)->view, submit, config_); !size.ok()) return size;
+  if (absl::Status size = CheckSize((*pool)->sizes.view(), submit, config_); !size.ok())
+    return size;
   if (recovering_) return absl::OkStatus();
   const Request probe{.submit = submit};
   for (Stage stage : {Stage::kEncode, Stage::kPrefill, Stage::kDecode}) {
@@ -62,12 +56,20 @@ absl::Status ClusterScheduler::Admit(const SubmitRequest& submit, Pool** pool,
   return absl::OkStatus();
 }
 
+// What an earlier scheduler has admitted keeps its age.
+Rank ClusterScheduler::RankOf(const SubmitRequest& submit) {
+  uint64_t age = submit.age;
+  if (age == 0) age = fair_.Admit(submit.tenant, int64_t{submit.prompt_tokens} + submit.max_tokens);
+  if (submit.age != 0) fair_.Reach(age);
+  return {submit.priority, age, submit.request};
+}
+
 void ClusterScheduler::Submit(const SubmitRequest& submit, Submission kind, base::TimePoint now) {
   const RequestId id = submit.request;
   auto gateway = gateways_.find(id.gateway);
   if (gateway == gateways_.end()) return;
   if (FindRequest(id) != nullptr) {
-    actions_.emplace_back(ToGateway{id.gateway, RequestAdmitted{id}});
+    actions_.emplace_back(ToGateway{id.gateway, RequestAdmitted{id, FindRequest(id)->rank.age}});
     return;
   }
   // What has been accepted once is not refused for its cost when it comes back.
@@ -83,7 +85,7 @@ void ClusterScheduler::Submit(const SubmitRequest& submit, Submission kind, base
   }
   auto request = std::make_unique<Request>();
   request->submit = submit;
-  request->arrival = next_arrival_++;
+  request->rank = RankOf(submit);
   request->admitted = now;
   request->epoch = submit.epoch;
   request->resubmitted = recovering_ || kind == Submission::kAgain;
@@ -93,7 +95,7 @@ void ClusterScheduler::Submit(const SubmitRequest& submit, Submission kind, base
   }
   gateway->second.requests.insert(id);
   ++totals_.admitted;
-  actions_.emplace_back(ToGateway{id.gateway, RequestAdmitted{id}});
+  actions_.emplace_back(ToGateway{id.gateway, RequestAdmitted{id, request->rank.age}});
   Request* added = request.get();
   requests_.emplace(id, std::move(request));
   Enqueue(added);
@@ -106,7 +108,7 @@ void ClusterScheduler::Enqueue(Request* request) {
   request->waiting = true;
   queued_ += CostOf(request->submit);
   Pool* pool = PoolOf(*request);
-  LaneOf(pool, *request).Push(EntryOf(*request));
+  LaneOf(pool, *request).insert(request->rank);
   pool->dirty = true;
 }
 
@@ -114,14 +116,15 @@ void ClusterScheduler::Dequeue(Request* request) {
   if (!request->waiting) return;
   request->waiting = false;
   queued_ -= CostOf(request->submit);
-  LaneOf(PoolOf(*request), *request).Remove(EntryOf(*request));
+  LaneOf(PoolOf(*request), *request).erase(request->rank);
+  PoolOf(*request)->aside.erase(request->rank);
 }
 
 void ClusterScheduler::LeaveQueues(Request* request) {
   Dequeue(request);
   Pool* pool = PoolOf(*request);
-  pool->want_encoder.erase(TurnOf(*request));
-  pool->want_decode.erase(TurnOf(*request));
+  pool->want_encoder.erase(request->rank);
+  WantsDecodeNoMore(request);
 }
 
 void ClusterScheduler::Fail(RequestId id, const absl::Status& status) {

@@ -13,16 +13,17 @@ ClusterScheduler::~ClusterScheduler() { requests_.clear(); }
 
 void ClusterScheduler::OnWorkerMessage(Incarnation from, const WorkerToScheduler& message,
                                        base::TimePoint now) {
+  now_ = now;
   Worker* worker = FindWorker(from);
   if (worker == nullptr) return;
   worker->presence.Hear(now);
-  if (worker->presence.connected()) worker->view.missing = false;
+  if (worker->presence.connected()) SetMissing(worker, false);
   std::visit([&](const auto& m) { OnTask(from, m, now); }, message);
-  Place(now);
 }
 
 void ClusterScheduler::OnGatewayMessage(Incarnation from, const GatewayToScheduler& message,
                                         base::TimePoint now) {
+  now_ = now;
   auto gateway = gateways_.find(from);
   if (gateway == gateways_.end()) return;
   gateway->second.presence.Hear(now);
@@ -35,10 +36,10 @@ void ClusterScheduler::OnGatewayMessage(Incarnation from, const GatewayToSchedul
   } else if (const auto* ended = std::get_if<RequestEnded>(&message)) {
     if (ended->request.gateway == from) End(ended->request);
   }
-  Place(now);
 }
 
 void ClusterScheduler::OnTime(base::TimePoint now) {
+  now_ = now;
   while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
     const RequestId id = deadlines_.begin()->second;
     deadlines_.erase(deadlines_.begin());
@@ -46,12 +47,11 @@ void ClusterScheduler::OnTime(base::TimePoint now) {
   }
   while (!reopenings_.empty() && reopenings_.begin()->first <= now) {
     Worker* worker = FindWorker(reopenings_.begin()->second);
-    if (worker != nullptr) worker->pool->dirty = true;
+    if (worker != nullptr) Reopen(worker, now);
     reopenings_.erase(reopenings_.begin());
   }
   if (recovering_) CheckRecovery(now);
   if (next_tick_ <= now) Tick(now);
-  Place(now);
 }
 
 base::TimePoint ClusterScheduler::NextDeadline() const {
@@ -63,6 +63,8 @@ base::TimePoint ClusterScheduler::NextDeadline() const {
 }
 
 std::vector<ClusterAction> ClusterScheduler::TakeActions() {
+  Place(now_);
+  TellMembership();
   return std::exchange(actions_, std::vector<ClusterAction>());
 }
 

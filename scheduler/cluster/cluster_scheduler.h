@@ -22,6 +22,7 @@
 #include "scheduler/cluster/cluster_actions.h"
 #include "scheduler/cluster/cluster_config.h"
 #include "scheduler/cluster/cluster_peers.h"
+#include "scheduler/cluster/fair_order.h"
 #include "scheduler/cluster/request_state.h"
 
 namespace triptych::scheduler {
@@ -71,17 +72,20 @@ class ClusterScheduler {
   // When OnTime is due at the latest; kNever when nothing is known.
   base::TimePoint NextDeadline() const;
 
-  // What is to be done since the last call, in order.
+  // What is to be done since the last call, in order. Work is placed here, once for all events of a
+  // round: call it after each round.
   std::vector<ClusterAction> TakeActions();
 
   ClusterSnapshot Snapshot(base::TimePoint now) const;
+  // CHECKs what must hold between events; looks at everything, so only tests call it.
+  void CheckInvariants() const;
 
  private:
   friend struct ClusterSchedulerTestAccess;
 
   // Each is a line of every Membership, which must stay far below a message's limit.
   static constexpr size_t kMostPools = 64;
-  static constexpr size_t kMostWorkers = 4096;
+  static constexpr size_t kMostWorkers = 16384;
 
   // Which request a task belongs to.
   struct TaskEntry {
@@ -101,14 +105,17 @@ class ClusterScheduler {
   void BeginWatch(base::TimePoint now);
   Worker* FindWorker(Incarnation incarnation);
   Pool* FindOrMakePool(const std::string& fingerprint, base::TimePoint now);
-  void Reindex(Pool* pool, base::TimePoint now);
+  void Reindex(Worker* worker, base::TimePoint now);
+  void SetMissing(Worker* worker, bool missing);
   void LoseWorker(Incarnation incarnation, base::TimePoint now);
   void LoseGateway(Incarnation incarnation);
   void TellMembership();
+  Membership WholeMembership(const std::vector<ModelRoles>& models) const;
   void GiveUp(Incarnation peer, base::TimePoint now);
   void LoseMissing(base::TimePoint now);
   void Tick(base::TimePoint now);
   void FailWithoutRole(Pool* pool, base::TimePoint now);
+  void FailTooLarge(Pool* pool, base::TimePoint now);
 
   // ---- cluster_requests.cc
   enum class Submission : uint8_t { kNew, kAgain };
@@ -127,19 +134,23 @@ class ClusterScheduler {
   void Forget(PlacedTask task);
   enum class Cause : uint8_t { kLoss, kNeverBegun };
   void RestartPrefill(Request* request, Cause cause = Cause::kLoss);
-  Turn TurnOf(const Request& request) const;
-  WaitingQueue::Entry EntryOf(const Request& request) const;
+  Rank RankOf(const SubmitRequest& submit);
 
   // ---- cluster_placing.cc
   void Place(base::TimePoint now);
   void PlaceIn(Pool* pool, base::TimePoint now);
   void PlaceQueued(Pool* pool, base::TimePoint now);
-  enum class Outcome : uint8_t { kPlaced, kNoEncoder, kNoRoom };
+  enum class Outcome : uint8_t { kPlaced, kNoEncoder, kTooLarge, kNoRoom };
   Outcome TryPrefill(Pool* pool, Request* request, base::TimePoint now);
   void PlacePrefill(Pool* pool, Request* request, Worker* worker, base::TimePoint now);
   void BindEncoders(Pool* pool, base::TimePoint now);
-  bool BindEncodersOf(Pool* pool, Request* request, base::TimePoint now);
+  void EncodeInPlace(Pool* pool, Request* request);
+  void SetAside(Pool* pool, Request* request);
+  void TakeBack(Pool* pool);
+  Outcome BindEncodersOf(Pool* pool, Request* request, base::TimePoint now);
   void AssignItem(Request* request, int32_t item, Worker* encoder, const Amount& need);
+  void WantDecode(Request* request);
+  void WantsDecodeNoMore(Request* request);
   void BindDecodes(Pool* pool, base::TimePoint now);
   void BindDecode(Request* request, Worker* worker, const Amount& need);
   PlacedTask Assign(const Request& request, Stage stage, int32_t item, Worker* worker,
@@ -156,8 +167,13 @@ class ClusterScheduler {
   void OnTask(Incarnation worker, const FirstTokenSampled& message, base::TimePoint now);
   void OnTask(Incarnation worker, const DecodeStarted& message, base::TimePoint now);
   void OnTask(Incarnation worker, const TaskFailed& message, base::TimePoint now);
+  void OnTask(Incarnation worker, const ConsumerUnreachable& message, base::TimePoint now);
+  void CloseLink(Worker* worker, Incarnation peer, base::TimePoint now);
+  void LinkWorked(const Request& request);
+  bool TriedTooOften(Request* request);
   const TaskEntry* FindTask(TaskId task, Incarnation worker) const;
   void BackOff(Worker* worker, Stage stage, int* in_a_row, base::TimePoint now);
+  void Reopen(Worker* worker, base::TimePoint now);
   void Succeeded(const TaskEntry& entry);
   void TaskGone(TaskId task, Cause cause = Cause::kLoss);
   void ItemGone(Request* request, int32_t item);
@@ -170,10 +186,12 @@ class ClusterScheduler {
 
   // ---- cluster_reconcile.cc
   void Reconcile(Worker* worker, const WorkerReport& report, base::TimePoint now);
+  void LoseUnknown(const WorkerReport& report);
   void Follow(const TaskEntry& entry, const TaskReport& report);
   void TellAgain(const TaskEntry& entry, const TaskReport& report, uint64_t handled_sequence);
   void ForgetSequences(Worker* worker);
   void NoteUnclaimed(Worker* worker, const WorkerReport& report, base::TimePoint now);
+  void NoLongerUnclaimed(RequestId request, const Worker* worker);
   void ReleaseUnclaimed(base::TimePoint now);
   void EndRecovery(base::TimePoint now);
   void CheckRecovery(base::TimePoint now);
@@ -204,7 +222,12 @@ class ClusterScheduler {
   std::set<std::pair<base::TimePoint, Incarnation>> reopenings_;  // ends of back-offs
   QueueCost queued_;
   uint64_t next_task_ = 1;
-  uint64_t next_arrival_ = 1;
+  FairOrder fair_;
+  std::vector<Incarnation> joined_, left_;  // since gateways were told
+  std::vector<ModelRoles> told_models_;
+  // By request: workers that hold a task of it which nobody claims.
+  std::map<RequestId, std::set<Incarnation>> unclaimed_at_;
+  base::TimePoint now_{};  // of the latest event
   std::vector<ClusterAction> actions_;
   ClusterSnapshot totals_;  // only its counters since the start
 };

@@ -30,24 +30,27 @@ const ClusterScheduler::TaskEntry* ClusterScheduler::FindTask(TaskId task,
 
 void ClusterScheduler::OnTask(Incarnation from, const WorkerReport& report, base::TimePoint now) {
   Worker* worker = FindWorker(from);
+  const Amount before = worker->view.ledger.free();
+  for (int stage = 0; stage < kNumStages; ++stage) {
+    worker->load[stage] = report.load[stage];
+    worker->view.speed[stage] = {report.load[stage].fixed_seconds,
+                                 report.load[stage].seconds_per_unit};
+  }
   worker->view.ledger.Report(
       {report.free_kv_blocks, report.free_embedding_slots, report.free_sequences},
       report.handled_sequence);
-  for (int stage = 0; stage < kNumStages; ++stage) {
-    worker->load[stage] = report.load[stage];
-    worker->view.cost_per_second[stage] = report.load[stage].cost_per_second;
-  }
   worker->handled = std::max(worker->handled, report.handled_sequence);
   worker->releasing.erase(worker->releasing.begin(),
                           worker->releasing.upper_bound(report.handled_sequence));
-  worker->pool->dirty = true;
+  if (!before.Covers(worker->view.ledger.free())) worker->pool->dirty = true;
   if (report.draining && !worker->view.draining) {
     // Its supervisor has told it, not this scheduler.
     worker->view.draining = true;
-    Reindex(worker->pool, now);
-    TellMembership();
+    Reindex(worker, now);
   }
-  if (report.has_inventory) Reconcile(worker, report, now);
+  if (!report.has_inventory) return;
+  Reconcile(worker, report, now);
+  LoseUnknown(report);
 }
 
 void ClusterScheduler::OnTask(Incarnation from, const TaskAccepted& message, base::TimePoint) {
@@ -62,13 +65,23 @@ void ClusterScheduler::Succeeded(const TaskEntry& entry) {
 
 // What was sent before it closed counts once: many tasks that fail together have one cause.
 void ClusterScheduler::BackOff(Worker* worker, Stage stage, int* in_a_row, base::TimePoint now) {
-  if (!worker->view.IsOpen(stage, now)) return;
   const int index = static_cast<int>(stage);
+  if (worker->view.closed[index]) return;
   const base::Duration wait = std::min(
       config_.first_back_off * (int64_t{1} << std::min(*in_a_row, 16)), config_.longest_back_off);
   ++*in_a_row;
   worker->view.closed_until[index] = now + wait;
+  worker->view.closed[index] = true;
+  worker->view.Changed();
   reopenings_.insert({worker->view.closed_until[index], worker->view.profile.incarnation});
+}
+
+void ClusterScheduler::Reopen(Worker* worker, base::TimePoint now) {
+  for (int stage = 0; stage < kNumStages; ++stage) {
+    if (worker->view.closed_until[stage] <= now) worker->view.closed[stage] = false;
+  }
+  worker->view.Changed();
+  worker->pool->dirty = true;
 }
 
 void ClusterScheduler::OnTask(Incarnation from, const TaskRefused& message, base::TimePoint now) {
@@ -115,23 +128,34 @@ void ClusterScheduler::LandItem(Request* request, int32_t index) {
   ItemProgress* item = ItemOf(&request->state, index);
   if (item == nullptr || item->landed) return;
   item->landed = true;
+  if (item->encode.has_value()) {
+    // Whoever brings the news, its encoder has done its work.
+    if (const TaskEntry* entry = FindTask(item->encode->task, item->encode->worker)) {
+      Succeeded(*entry);
+    }
+    PoolOf(*request)->view.links.Succeeded(item->encode->worker,
+                                           std::get<InPrefill>(request->state).prefill.worker);
+  }
   if (item->encode.has_value()) Release(*std::exchange(item->encode, std::nullopt));
   auto& state = std::get<InPrefill>(request->state);
-  if (++state.num_landed == static_cast<int32_t>(state.items.size())) AllLanded(request);
+  if (++state.num_landed == static_cast<int32_t>(state.items.size())) return AllLanded(request);
+  // It may have been the one that was to be encoded again.
+  if (request->WaitsFor() != Stage::kEncode) PoolOf(*request)->want_encoder.erase(request->rank);
 }
 
 void ClusterScheduler::AllLanded(Request* request) {
   Pool* pool = PoolOf(*request);
-  pool->want_encoder.erase(TurnOf(*request));
+  pool->want_encoder.erase(request->rank);
   auto state = std::get<InPrefill>(std::move(request->state));
   if (!state.items.empty()) Tell(*request, RequestProgress::Milestone::kItemsEncoded);
   for (ItemProgress& item : state.items) {
     if (item.encode.has_value()) Release(*std::move(item.encode));
   }
+  state.prefill.credit.BecomeReady();
   const int32_t covered = state.prefill.prompt_tokens;
   request->state = AwaitsDecode{.prefill = std::move(state.prefill)};
   if (!request->NeedsDecode(covered)) return;
-  pool->want_decode.insert(TurnOf(*request));
+  WantDecode(request);
   pool->dirty = true;
 }
 
@@ -153,7 +177,7 @@ void ClusterScheduler::FirstToken(Request* request, Finish finish) {
   prefill.credit.FinishWork();
   PoolOf(*request)->dirty = true;
   if (finish == Finish::kNone) return;
-  PoolOf(*request)->want_decode.erase(TurnOf(*request));
+  WantsDecodeNoMore(request);
   if (handing != nullptr) Release(std::move(handing->decode));
   PlacedTask last = std::move(prefill);
   request->state = AtEnd{std::move(last)};
@@ -169,6 +193,7 @@ void ClusterScheduler::OnTask(Incarnation from, const DecodeStarted& message, ba
 void ClusterScheduler::StartDecode(Request* request) {
   auto* handing = std::get_if<InHandover>(&request->state);
   if (handing == nullptr) return;
+  LinkWorked(*request);
   Release(std::move(handing->prefill));
   PlacedTask decode = std::move(handing->decode);
   request->state = InDecode{std::move(decode)};
@@ -192,6 +217,11 @@ void ClusterScheduler::OnTask(Incarnation from, const TaskFailed& message, base:
   SubmitRequest& submit = request->submit;
   submit.tokens_sent =
       std::max(submit.tokens_sent, std::min(message.tokens_sent, submit.max_tokens));
+  if (message.preempted) {
+    ++request->preemptions;
+    ++totals_.preemptions;
+    return RestartPrefill(request);
+  }
   absl::StatusCode code = message.status.code();
   // A producer that was fenced off is told the same as one whose request is unknown. The gateway
   // itself says that a request is over; a producer behind a fence, of which this scheduler may not
@@ -207,17 +237,58 @@ void ClusterScheduler::OnTask(Incarnation from, const TaskFailed& message, base:
     Fail(entry.request, message.status);
     return;
   }
-  if (++request->retries > config_.max_retries) {
-    Fail(entry.request, absl::UnavailableError("the request was tried too often"));
-    return;
-  }
+  if (TriedTooOften(request)) return;
   Worker* worker = FindWorker(from);
-  BackOff(worker, entry.stage, &worker->failures_in_a_row[static_cast<int>(entry.stage)], now);
+  const bool out_of_reach = message.peer != Incarnation();
+  if (out_of_reach) {
+    CloseLink(worker, message.peer, now);
+  } else {
+    BackOff(worker, entry.stage, &worker->failures_in_a_row[static_cast<int>(entry.stage)], now);
+  }
   if (fenced_off && entry.stage != Stage::kEncode) {
+    RestartPrefill(request);
+  } else if (out_of_reach && entry.stage == Stage::kEncode &&
+             !PoolOf(*request)->view.Reaches(message.peer, Stage::kEncode, now)) {
+    // No encoder can bring it there; elsewhere one may.
     RestartPrefill(request);
   } else {
     TaskGone(message.task);
   }
+}
+
+bool ClusterScheduler::TriedTooOften(Request* request) {
+  if (++request->retries <= config_.max_retries) return false;
+  Fail(request->submit.request, absl::UnavailableError("the request was tried too often"));
+  return true;
+}
+
+void ClusterScheduler::OnTask(Incarnation from, const ConsumerUnreachable& message,
+                              base::TimePoint now) {
+  const TaskEntry* found = FindTask(message.task, from);
+  if (found == nullptr || found->stage != Stage::kPrefill) return;
+  Request* request = FindRequest(found->request);
+  const auto* handing = std::get_if<InHandover>(&request->state);
+  if (handing == nullptr || handing->decode.task != message.consumer) return;
+  CloseLink(FindWorker(from), message.peer, now);
+  if (TriedTooOften(request)) return;
+  if (PoolOf(*request)->view.Reaches(from, Stage::kDecode, now)) {
+    TaskGone(message.consumer);
+  } else {
+    // What it has computed can be brought to nobody.
+    RestartPrefill(request);
+  }
+}
+
+void ClusterScheduler::CloseLink(Worker* worker, Incarnation peer, base::TimePoint now) {
+  if (FindWorker(peer) == nullptr) return;
+  const Incarnation self = worker->view.profile.incarnation;
+  reopenings_.insert({worker->pool->view.links.Close(self, peer, now), self});
+}
+
+// Its KV has come from the one worker to the other.
+void ClusterScheduler::LinkWorked(const Request& request) {
+  const auto& handing = std::get<InHandover>(request.state);
+  PoolOf(request)->view.links.Succeeded(handing.prefill.worker, handing.decode.worker);
 }
 
 void ClusterScheduler::TaskGone(TaskId task, Cause cause) {
@@ -246,7 +317,7 @@ void ClusterScheduler::ItemGone(Request* request, int32_t index) {
   ItemProgress* item = ItemOf(&request->state, index);
   if (item == nullptr || !item->encode.has_value()) return;
   Release(*std::exchange(item->encode, std::nullopt));
-  PoolOf(*request)->want_encoder.insert(TurnOf(*request));
+  PoolOf(*request)->want_encoder.insert(request->rank);
 }
 
 void ClusterScheduler::DecodeGone(Request* request) {
@@ -255,7 +326,7 @@ void ClusterScheduler::DecodeGone(Request* request) {
   Release(std::move(handing->decode));
   AwaitsDecode state{.prefill = std::move(handing->prefill), .sampled = handing->sampled};
   request->state = std::move(state);
-  PoolOf(*request)->want_decode.insert(TurnOf(*request));
+  WantDecode(request);
 }
 
 }  // namespace triptych::scheduler

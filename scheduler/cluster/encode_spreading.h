@@ -19,6 +19,10 @@ struct EncodeNeed {
 
 Amount EncodeAmount(const WorkerView& worker, const EncodeNeed& need);
 
+// Whether the consumer itself, in `worker`, can encode it now, in place: that takes room from
+// nobody.
+bool FitsInPlace(const WorkerView& worker, const EncodeNeed& need, const ClusterConfig& config);
+
 Choice ChooseEncoder(const ClusterView& view, const EncodeNeed& need, const ClusterConfig& config,
                      base::TimePoint now);
 

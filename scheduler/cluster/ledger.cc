@@ -30,28 +30,49 @@ Credit& Credit::operator=(Credit&& other) noexcept {
   Return();
   ledger_ = std::exchange(other.ledger_, nullptr);
   stage_ = other.stage_;
-  cost_ = other.cost_;
+  cost_ = std::exchange(other.cost_, 0);
+  waiting_ = std::exchange(other.waiting_, 0);
   sequence_ = other.sequence_;
   life_ = other.life_;
   return *this;
 }
 
+void Credit::AwaitInput() {
+  if (ledger_ == nullptr) return;
+  ledger_->cost_[static_cast<int>(stage_)] -= cost_;
+  ledger_->waiting_[static_cast<int>(stage_)] += cost_;
+  waiting_ = std::exchange(cost_, 0);
+  ledger_->Tell();
+}
+
+void Credit::BecomeReady() {
+  if (ledger_ == nullptr || waiting_ == 0) return;
+  ledger_->waiting_[static_cast<int>(stage_)] -= waiting_;
+  ledger_->cost_[static_cast<int>(stage_)] += waiting_;
+  cost_ = std::exchange(waiting_, 0);
+  ledger_->Tell();
+}
+
 void Credit::FinishWork() {
   if (ledger_ == nullptr) return;
   ledger_->cost_[static_cast<int>(stage_)] -= std::exchange(cost_, 0);
+  ledger_->waiting_[static_cast<int>(stage_)] -= std::exchange(waiting_, 0);
+  ledger_->Tell();
 }
 
 void Credit::Return() {
   if (ledger_ == nullptr) return;
-  FinishWork();
   Ledger* ledger = std::exchange(ledger_, nullptr);
+  ledger->cost_[static_cast<int>(stage_)] -= std::exchange(cost_, 0);
+  ledger->waiting_[static_cast<int>(stage_)] -= std::exchange(waiting_, 0);
   --ledger->tasks_[static_cast<int>(stage_)];
-  if (life_ != ledger->life_) return;
   // Not reflected yet: the release follows the assignment, so together they change nothing.
   auto it = ledger->unreflected_.find(sequence_);
-  if (it == ledger->unreflected_.end()) return;
-  ledger->unreflected_total_ -= it->second;
-  ledger->unreflected_.erase(it);
+  if (life_ == ledger->life_ && it != ledger->unreflected_.end()) {
+    ledger->unreflected_total_ -= it->second;
+    ledger->unreflected_.erase(it);
+  }
+  ledger->Tell();
 }
 
 Ledger::~Ledger() { CHECK_EQ(tasks(), 0); }
@@ -69,6 +90,7 @@ Credit Ledger::Reserve(Stage stage, const Amount& need, int64_t cost, uint64_t s
     CHECK_TRUE(unreflected_.emplace(sequence, need).second);
     unreflected_total_ += need;
   }
+  Tell();
   return credit;
 }
 
@@ -78,6 +100,7 @@ void Ledger::Report(const Amount& free, uint64_t handled_sequence) {
     unreflected_total_ -= unreflected_.begin()->second;
     unreflected_.erase(unreflected_.begin());
   }
+  Tell();
 }
 
 void Ledger::Restart(const Amount& free) {
@@ -85,6 +108,7 @@ void Ledger::Restart(const Amount& free) {
   unreflected_.clear();
   unreflected_total_ = Amount();
   ++life_;
+  Tell();
 }
 
 Amount Ledger::free() const {

@@ -33,6 +33,11 @@ class Credit {
   Credit& operator=(Credit&& other) noexcept;
   ~Credit() { Return(); }
 
+  // Its input is not there yet: it holds memory, but keeps nobody waiting. To be said once, at
+  // first.
+  void AwaitInput();
+  // All of it has come.
+  void BecomeReady();
   // The work is done but the memory is still held (a prefill whose KV waits for its decode).
   void FinishWork();
   void Return();
@@ -42,13 +47,24 @@ class Credit {
   Ledger* ledger_ = nullptr;  // borrowed; null: nothing is held
   Stage stage_ = Stage::kEncode;
   int64_t cost_ = 0;
+  int64_t waiting_ = 0;  // cost that awaits its input
   uint64_t sequence_ = 0;
   uint64_t life_ = 0;
 };
 
 class Ledger {
  public:
-  explicit Ledger(const Amount& free) : reported_(free) {}
+  class Watcher {
+   public:
+    virtual void Changed() = 0;
+
+   protected:
+    ~Watcher() = default;
+  };
+
+  // `watcher` is borrowed, may be null, and hears of every change.
+  explicit Ledger(const Amount& free, Watcher* watcher = nullptr)
+      : watcher_(watcher), reported_(free) {}
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
   ~Ledger();
@@ -65,16 +81,24 @@ class Ledger {
   void Restart(const Amount& free);
 
   Amount free() const;
+  // Work that could be done now; that which awaits its input.
   int64_t cost(Stage stage) const { return cost_[static_cast<int>(stage)]; }
+  int64_t waiting(Stage stage) const { return waiting_[static_cast<int>(stage)]; }
+  // What new work would find before it: what waits may be ready by then, or not.
+  int64_t load(Stage stage) const { return cost(stage) + waiting(stage) / 2; }
   int32_t tasks(Stage stage) const { return tasks_[static_cast<int>(stage)]; }
   int32_t tasks() const { return tasks_[0] + tasks_[1] + tasks_[2]; }
 
  private:
   friend class Credit;
+  void Tell() {
+    if (watcher_ != nullptr) watcher_->Changed();
+  }
+  Watcher* const watcher_;
   Amount reported_;
   Amount unreflected_total_;
   std::map<uint64_t, Amount> unreflected_;  // by sequence
-  std::array<int64_t, kNumStages> cost_{};
+  std::array<int64_t, kNumStages> cost_{}, waiting_{};
   std::array<int32_t, kNumStages> tasks_{};
   uint64_t life_ = 0;  // counts restarts
 };

@@ -14,6 +14,7 @@ namespace triptych::scheduler {
 struct PrefillNeed {
   int32_t prompt_tokens = 0;
   absl::Span<const ItemCost> items;
+  int32_t headroom_blocks = 0;  // of the request, where the worker decodes too
 };
 
 // What the ledger reserves for it on `worker`.

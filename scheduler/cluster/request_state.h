@@ -7,6 +7,7 @@
 //
 // A loss leads back to the furthest state whose results still exist.
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 #include "base/clock.h"
 #include "scheduler/cluster/ledger.h"
 #include "scheduler/plan/gateway_messages.h"
+#include "scheduler/plan/rank.h"
 
 namespace triptych::scheduler {
 
@@ -70,7 +72,7 @@ using RequestState = std::variant<InQueue, InPrefill, AwaitsDecode, InHandover, 
 
 struct Request {
   SubmitRequest submit;
-  uint64_t arrival = 0;  // order of admission
+  Rank rank;
   base::TimePoint admitted;
   base::TimePoint deadline = base::kNever;
   OutputEpoch epoch;  // of the next producer of tokens
@@ -81,6 +83,7 @@ struct Request {
   int lost_workers = 0;
   int internal_failures = 0;
   int retries = 0;
+  int preemptions = 0;  // never a reason to fail; each doubles the room that it is given to grow
 
   // What a prefill covers at least; the worker learns of tokens sent since by its pull.
   int32_t prompt_tokens() const { return submit.prompt_tokens + submit.tokens_sent; }
@@ -89,9 +92,31 @@ struct Request {
   bool NeedsDecode(int32_t covered) const {
     return submit.prompt_tokens + submit.max_tokens - covered != 1;
   }
+  // 0 at first; then doubled each time that it had to give its memory to another.
+  int32_t headroom_blocks() const { return preemptions == 0 ? 0 : 1 << std::min(preemptions, 12); }
   bool Needs(Stage stage) const;
   // The stage whose workers it waits for; nullopt while it has what it needs.
   std::optional<Stage> WaitsFor() const;
 };
+
+// Calls `visit` with every task that the request's state owns.
+template <typename Visit>
+void ForEachTask(const Request& request, Visit visit) {
+  if (const auto* prefilling = std::get_if<InPrefill>(&request.state)) {
+    visit(prefilling->prefill);
+    for (const ItemProgress& item : prefilling->items) {
+      if (item.encode.has_value()) visit(*item.encode);
+    }
+  } else if (const auto* awaiting = std::get_if<AwaitsDecode>(&request.state)) {
+    visit(awaiting->prefill);
+  } else if (const auto* handing = std::get_if<InHandover>(&request.state)) {
+    visit(handing->prefill);
+    visit(handing->decode);
+  } else if (const auto* decoding = std::get_if<InDecode>(&request.state)) {
+    visit(decoding->decode);
+  } else if (const auto* finishing = std::get_if<AtEnd>(&request.state)) {
+    visit(finishing->last);
+  }
+}
 
 }  // namespace triptych::scheduler

@@ -55,7 +55,7 @@ bool Delivery::IsOurs(const std::string& fingerprint) const {
 
 void Delivery::ChoosePool() {
   if (model_.empty() || RolesOf(pool_).complete()) return;
-  for (const ModelRoles& model : membership_.models) {
+  for (const ModelRoles& model : models_) {
     if (!IsOurs(model.fingerprint)) continue;
     if (pool_.empty()) pool_ = model.fingerprint;
     if (model.roles.complete()) {
@@ -118,7 +118,7 @@ void Delivery::SubmitWaiting(base::TimePoint now) {
 void Delivery::OnSchedulerLost(base::TimePoint) {
   connected_ = false;
   told_ = false;
-  membership_.models.clear();
+  models_.clear();
 }
 
 void Delivery::OnScheduler(const SchedulerToGateway& message, base::TimePoint now) {
@@ -126,7 +126,9 @@ void Delivery::OnScheduler(const SchedulerToGateway& message, base::TimePoint no
 }
 
 void Delivery::OnMessage(const RequestAdmitted& admitted, base::TimePoint) {
-  if (requests_.count(admitted.request) == 0) return;
+  auto it = requests_.find(admitted.request);
+  if (it == requests_.end()) return;
+  it->second.submit.age = admitted.age;
   actions_.emplace_back(DeliverAdmitted{admitted.request});
 }
 
@@ -135,14 +137,17 @@ void Delivery::OnMessage(const RequestFailed& failed, base::TimePoint) {
 }
 
 void Delivery::OnMessage(const Membership& membership, base::TimePoint now) {
-  membership_ = membership;
+  if (membership.whole) peers_.clear();
+  peers_.insert(membership.peers.begin(), membership.peers.end());
+  for (Incarnation peer : membership.gone) peers_.erase(peer);
+  models_ = membership.models;
   told_ = true;
   ChoosePool();
   if (connected_) SubmitWaiting(now);
 }
 
 Roles Delivery::RolesOf(const std::string& fingerprint) const {
-  for (const ModelRoles& model : membership_.models) {
+  for (const ModelRoles& model : models_) {
     if (model.fingerprint == fingerprint) return model.roles;
   }
   return {};
@@ -207,6 +212,7 @@ TokenReply Delivery::OnTokens(const TokenBatch& batch, base::TimePoint) {
   reply.next_index = std::max(known, end);
   if (!batch.error.ok()) {
     Conclude(batch.request, batch.error, base::Duration(0));
+    reply.ended = true;
     return reply;
   }
   // Kept, it would reach every worker that the request is given to.

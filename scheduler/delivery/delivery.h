@@ -105,7 +105,8 @@ class Delivery {
   // as submitted from then on.
   std::vector<SubmitRequest> Live(base::TimePoint now);
   // The last Membership, for a GatewayHello.
-  const std::vector<Incarnation>& known_peers() const { return membership_.peers; }
+  // In ascending order.
+  std::vector<Incarnation> known_peers() const { return {peers_.begin(), peers_.end()}; }
   // The stages of a model that the connected scheduler has workers for; none without a scheduler.
   Roles RolesOf(const std::string& fingerprint) const;
   // The pool of new requests: the latest that had a worker for every stage, until another has and
@@ -160,7 +161,8 @@ class Delivery {
   std::vector<RequestId> ended_since_hello_;
   std::map<RequestId, Request> requests_;
   std::set<std::pair<base::TimePoint, RequestId>> deadlines_;
-  Membership membership_;  // its models are those of the connected scheduler
+  std::set<Incarnation> peers_;     // that the last scheduler knew
+  std::vector<ModelRoles> models_;  // of the connected scheduler
   std::vector<DeliveryAction> actions_;
 };
 

@@ -42,6 +42,7 @@ struct SubmitRequest {
   // Recovery after a scheduler's restart: how far the answer is. Zero for a new request.
   OutputEpoch epoch;
   int32_t tokens_sent = 0;
+  uint64_t age = 0;  // as admitted
 };
 
 // The request is over at the gateway, for whatever reason: release everything it holds.
@@ -72,6 +73,7 @@ using GatewayToScheduler = std::variant<GatewayReport, SubmitRequest, RequestEnd
 
 struct RequestAdmitted {
   RequestId request;
+  uint64_t age = 0;  // its place in the tenants' fair order, for the next scheduler too
 };
 
 // The one terminal that the scheduler decides: refused at once, or given up later. `retry_after` is
@@ -87,13 +89,16 @@ struct RequestFailed {
 struct ModelRoles {
   std::string fingerprint;
   Roles roles;
+  friend bool operator==(const ModelRoles&, const ModelRoles&) = default;
 };
 
-// Every process that this scheduler knows, told at each change; gateways give it back to the next
-// scheduler, which then knows whom to wait for. And what the workers among them serve: a gateway is
-// ready when its model has every stage.
+// The processes that this scheduler knows, or what has changed of them since the last word;
+// gateways give all back to the next scheduler, which then knows whom to wait for. And what the
+// workers among them serve: a gateway is ready when its model has every stage.
 struct Membership {
+  bool whole = false;  // `peers` are all, not only those that have come
   std::vector<Incarnation> peers;
+  std::vector<Incarnation> gone;
   std::vector<ModelRoles> models;  // by fingerprint; those with a role
 };
 
@@ -154,6 +159,7 @@ struct TokenReply {
   OutputEpoch epoch;
   Kind kind = Kind::kAccepted;
   int32_t next_index = 0;
+  bool ended = false;  // the error of the batch that this answers has ended the request
 };
 
 }  // namespace triptych::scheduler

@@ -28,14 +28,32 @@ struct TransferKey {
   }
 };
 
+// How the bytes of a payload are written.
+enum class PayloadKind : uint8_t {
+  kPlain,  // the fingerprint's storage type, token by token
+};
+
+// Some of the attention heads of KV; empty: all of them, and for embeddings.
+struct HeadRange {
+  int32_t begin = 0;
+  int32_t end = 0;
+  friend bool operator==(const HeadRange&, const HeadRange&) = default;
+};
+
+// Tokens [from_token, num_tokens). An item has at most as many as were reserved for it: here is its
+// true count.
 struct Offer {
   TransferKey key;
   std::string fingerprint;
   TransferKind kind = TransferKind::kKv;
+  PayloadKind payload = PayloadKind::kPlain;
+  HeadRange heads;
+  int32_t from_token = 0;
   int32_t num_tokens = 0;
   int64_t bytes = 0;  // of all pieces
 };
 
+// Also the answer to a Ready that is repeated while its piece waits for landing memory.
 struct Grant {
   TransferKey key;
 };
@@ -70,11 +88,15 @@ struct Ready {
 
 // The receiver has landing memory for this piece and has posted (or will post, in the order of
 // `sequence`) its receive: both sides complete it, cancelled or not. `sequence` counts the
-// operations from this sender to this receiver from 1, without gaps.
+// operations from this sender to this receiver from 1, without gaps. `over_below` is the lowest of
+// them that is still open: those below are over at the receiver, also where their Go was lost, and
+// nobody waits for them. `connection` counts the times that bytes broke on their way.
 struct Go {
   TransferKey key;
   int32_t index = 0;
   uint64_t sequence = 0;
+  uint64_t over_below = 0;
+  uint64_t connection = 0;
 };
 
 struct PieceAcknowledged {

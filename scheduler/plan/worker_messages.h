@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "base/clock.h"
 #include "scheduler/plan/ids.h"
+#include "scheduler/plan/rank.h"
 #include "scheduler/plan/step_plan.h"
 
 namespace triptych::scheduler {
@@ -48,10 +49,13 @@ struct AssignEncode {
   RequestId request;
   PeerAddress gateway;
   int32_t item = 0;
-  int32_t num_tokens = 0;  // of the item
+  int32_t num_tokens = 0;  // that the item has at most
   int64_t patches = 0;
   TaskId consumer;              // the prefill task
   PeerAddress consumer_worker;  // may be this worker: then the hand-over is in memory
+  int32_t priority = 0;         // with `age` and the request its rank, see plan/rank.h
+  uint64_t age = 0;
+  Rank rank() const { return {priority, age, request}; }
 };
 
 // One entry of a consumer's table input -> producer.
@@ -70,6 +74,9 @@ struct AssignPrefill {
   int32_t prompt_tokens = 0;          // with the frozen prefix of tokens already sent
   std::vector<int32_t> item_tokens;   // by item
   std::vector<InputProducer> inputs;  // may be filled later by Rebind
+  int32_t priority = 0;               // with `age` and the request its rank, see plan/rank.h
+  uint64_t age = 0;
+  Rank rank() const { return {priority, age, request}; }
 };
 
 // Take over after prefill: reserve KV for the prompt, receive it (or keep it, when the producer is
@@ -82,6 +89,9 @@ struct AssignDecode {
   int32_t prompt_tokens = 0;  // what the KV of the producer covers
   TaskId producer;            // the prefill task
   PeerAddress producer_worker;
+  int32_t priority = 0;  // with `age` and the request its rank, see plan/rank.h
+  uint64_t age = 0;
+  Rank rank() const { return {priority, age, request}; }
 };
 
 // To the prefill worker: push the KV of `producer` to that decode task. Replaces an earlier one.
@@ -166,7 +176,9 @@ struct TaskReport {
 struct StageLoad {
   int64_t queued_cost = 0;
   int64_t running_cost = 0;
-  double cost_per_second = 0;  // learned; 0 while unknown
+  // Learned: a step takes fixed_seconds + seconds_per_unit * units. 0 while unknown.
+  double fixed_seconds = 0;
+  double seconds_per_unit = 0;
 };
 
 struct WorkerReport {
@@ -174,13 +186,17 @@ struct WorkerReport {
   int32_t free_embedding_slots = 0;
   int32_t free_sequences = 0;
   StageLoad load[kNumStages];
-  bool draining = false;  // takes no new task
+  double prediction_error = 0;  // of the time of a step, relative, of late
+  bool draining = false;        // takes no new task
   // Sequence number of the last scheduler message that is reflected here.
   uint64_t handled_sequence = 0;
   // Whole inventory, in every 10th report (each second) and after a hello; otherwise has_inventory
   // is false and `tasks` empty.
   bool has_inventory = false;
   std::vector<TaskReport> tasks;
+  // With an inventory: whom it exchanges with or still waits for, also of tasks that are over. One
+  // that the scheduler does not know is lost, and this worker has not been told.
+  std::vector<Incarnation> peers;
 };
 
 struct WorkerHello {
@@ -215,6 +231,7 @@ struct TaskDelivered {
 struct ItemLanded {
   TaskId task;
   InputProducer input;
+  int32_t num_tokens = 0;  // that it has; at most those that were assigned
 };
 
 // Prefill has sampled its token. With finish != kNone no decode is needed.
@@ -238,9 +255,21 @@ struct TaskFailed {
   // Prefill, decode: answer tokens that its gateway has at least; 0: it never heard. The next
   // prefill covers them.
   int32_t tokens_sent = 0;
+  // It had to give its memory to one of a higher rank: nobody's failure.
+  bool preempted = false;
+  // UNAVAILABLE: whom this worker could not reach, if that was the cause; zero: none.
+  Incarnation peer;
 };
 
-using WorkerToScheduler = std::variant<WorkerReport, TaskAccepted, TaskRefused, TaskDelivered,
-                                       ItemLanded, FirstTokenSampled, DecodeStarted, TaskFailed>;
+// Prefill: its KV cannot be brought to `peer`, where `consumer` runs. It is kept, for another.
+struct ConsumerUnreachable {
+  TaskId task;
+  TaskId consumer;
+  Incarnation peer;
+};
+
+using WorkerToScheduler =
+    std::variant<WorkerReport, TaskAccepted, TaskRefused, TaskDelivered, ItemLanded,
+                 FirstTokenSampled, DecodeStarted, TaskFailed, ConsumerUnreachable>;
 
 }  // namespace triptych::scheduler

@@ -134,7 +134,8 @@ void Admit(StageState& state, const AssignPrefill& assign) {
     for (size_t i = 0; i < known->items.size(); ++i) {
       const PrefillItem& item = known->items[i];
       if (!item.landed) continue;
-      state.Tell(ItemLanded{assign.task, {static_cast<int32_t>(i), *item.producer}});
+      state.Tell(
+          ItemLanded{assign.task, {static_cast<int32_t>(i), *item.producer}, item.num_tokens});
     }
     const auto* kept = std::get_if<PrefillKept>(&known->state);
     if (kept != nullptr) state.Tell(FirstTokenSampled{assign.task, kept->finish});
@@ -167,7 +168,10 @@ void Admit(StageState& state, const AssignDecode& assign) {
     return;
   }
   const bool local = assign.producer_worker.incarnation == state.own();
-  if (!Takes(state, Stage::kDecode)) return Refuse(state, assign.task);
+  // What is here is finished, its decode too.
+  const bool takes =
+      local ? state.config.profile.roles.has(Stage::kDecode) : Takes(state, Stage::kDecode);
+  if (!takes) return Refuse(state, assign.task);
   AwaitingKv waiting{.blocks = BlockTable(&state.blocks, state.config.profile.kv_block_tokens)};
   if (local) {
     const PrefillTask* producer = Find(state.prefills, assign.producer);
@@ -208,14 +212,26 @@ void Release(StageState& state, TaskId task) {
   }
 }
 
-void Fail(StageState& state, TaskId task, absl::Status status) {
-  TaskFailed failed{.task = task, .status = std::move(status)};
+namespace {
+
+void GiveUp(StageState& state, TaskFailed failed) {
+  const TaskId task = failed.task;
   const PrefillTask* prefill = Find(state.prefills, task);
   const DecodeTask* decode = Find(state.decodes, task);
   if (prefill != nullptr && prefill->outbox) failed.tokens_sent = prefill->outbox->acknowledged();
   if (decode != nullptr && decode->outbox) failed.tokens_sent = decode->outbox->acknowledged();
   Release(state, task);
   state.Tell(std::move(failed));
+}
+
+}  // namespace
+
+void Fail(StageState& state, TaskId task, absl::Status status, Incarnation peer) {
+  GiveUp(state, {.task = task, .status = std::move(status), .peer = peer});
+}
+
+void Preempt(StageState& state, TaskId task) {
+  GiveUp(state, {.task = task, .status = absl::AbortedError("preempted"), .preempted = true});
 }
 
 }  // namespace triptych::scheduler

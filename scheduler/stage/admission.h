@@ -21,8 +21,11 @@ void Release(StageState& state, TaskId task);
 // The pages of an encode task's slots, once no step in flight uses them.
 void RetireSlots(StageState& state, EncodeTask& task);
 
-// The task cannot go on: says so and forgets it.
-void Fail(StageState& state, TaskId task, absl::Status status);
+// The task cannot go on: says so and forgets it. `peer`: whom it could not reach, if that was why.
+void Fail(StageState& state, TaskId task, absl::Status status, Incarnation peer = {});
+
+// Its memory goes to a task of a higher rank: says so and forgets it.
+void Preempt(StageState& state, TaskId task);
 
 // Sequences that could be accepted. A decode task that waits to take over from a prefill task of
 // this worker does not count beside it.

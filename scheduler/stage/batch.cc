@@ -1,7 +1,9 @@
 #include "scheduler/stage/batch.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -25,6 +27,30 @@ bool Submit(StageState& state, StepPlan plan, StepRecord record) {
   return true;
 }
 
+// A task's place in the order of all work: by the rank of its request; tasks of one rank as they
+// were assigned.
+using Place = std::pair<Rank, TaskId>;
+
+template <typename Task>
+std::vector<Place> InOrder(const std::map<TaskId, Task>& tasks) {
+  std::vector<Place> places;
+  places.reserve(tasks.size());
+  for (const auto& [id, task] : tasks) places.emplace_back(task.assign.rank(), id);
+  std::sort(places.begin(), places.end());
+  return places;
+}
+
+// The blocks that a task holds, in whichever state; null where the state has none.
+template <typename Task>
+const BlockTable* BlocksOf(const Task& task) {
+  return std::visit(
+      [](const auto& s) -> const BlockTable* {
+        if constexpr (requires { s.blocks; }) return &s.blocks;
+        return nullptr;
+      },
+      task.state);
+}
+
 // The pages that an encode task writes; null while it must not start.
 const BlockHandle* EncodeTarget(StageState& state, const EncodeTask& task,
                                 const EncodeReady& ready) {
@@ -41,7 +67,9 @@ bool PlanEncodeStep(StageState& state) {
   StepPlan plan{.id = state.steps.next_id(Lane::kEncode), .lane = Lane::kEncode};
   StepRecord record{.id = plan.id, .lane = plan.lane};
   int64_t patches = 0;
-  for (auto& [id, task] : state.encodes) {
+  for (const Place& place : InOrder(state.encodes)) {
+    const TaskId& id = place.second;
+    EncodeTask& task = state.encodes.at(id);
     auto* ready = std::get_if<EncodeReady>(&task.state);
     if (ready == nullptr) continue;
     const BlockHandle* slots = EncodeTarget(state, task, *ready);
@@ -58,48 +86,48 @@ bool PlanEncodeStep(StageState& state) {
   return Submit(state, std::move(plan), std::move(record));
 }
 
-// The youngest prompt that waits with its KV for a decode worker: it may be waiting for this one,
-// and so for the decode that wants its blocks.
-std::optional<TaskId> YoungestKept(const StageState& state) {
-  std::optional<TaskId> youngest;
-  for (const auto& [id, task] : state.prefills) {
-    const auto* kept = std::get_if<PrefillKept>(&task.state);
-    if (kept != nullptr && kept->blocks.num_blocks() > 0) youngest = id;
-  }
-  return youngest;
+// Who gives its blocks up first: the last by rank of all tasks that hold any, and that come after
+// `before`.
+std::optional<Place> LastHolder(const StageState& state, const Place& before) {
+  std::optional<Place> last;
+  const auto look = [&](const auto& tasks) {
+    for (const auto& [id, task] : tasks) {
+      if constexpr (requires { task.served_in; }) {
+        if (task.served_in == state.steps.next_id(Lane::kLanguage))
+          continue;  // its row reads them in this step
+      }
+      const Place place(task.assign.rank(), id);
+      if (place <= before || (last.has_value() && place < *last)) continue;
+      const BlockTable* blocks = BlocksOf(task);
+      if (blocks != nullptr && blocks->num_blocks() > 0) last = place;
+    }
+  };
+  look(state.prefills);
+  look(state.decodes);
+  return last;
 }
 
-// Takes blocks from the youngest decode tasks, then from the youngest kept prefills, until `needed`
-// are free or are coming. False when the task has to wait, or was itself the one to go.
-bool MakeRoom(StageState& state, const TaskId& task, int32_t needed) {
+// Takes blocks from tasks that come after `task`, the last first, until `needed` are free or are
+// coming. False when it has to wait: for a step that is under way, or for those that come before.
+bool MakeRoom(StageState& state, const DecodeTask& task, int32_t needed) {
+  const Place place(task.assign.rank(), task.assign.task);
   while (state.blocks.num_free() < needed) {
     if (state.blocks.num_free() + state.steps.retired_blocks() >= needed) return false;
-    TaskId youngest = task;
-    bool is_oldest = true;
-    for (const auto& [id, other] : state.decodes) {
-      if (!std::holds_alternative<Decoding>(other.state)) continue;
-      if (id < task) is_oldest = false;
-      if (youngest < id) youngest = id;
-    }
-    if (youngest == task && is_oldest) {
-      if (const std::optional<TaskId> kept = YoungestKept(state)) {
-        Fail(state, *kept, absl::AbortedError("preempted"));
-        continue;
+    const std::optional<Place> last = LastHolder(state, place);
+    if (!last.has_value()) {
+      if (state.blocks.num_held() == BlocksOf(task)->num_blocks()) {
+        Fail(state, place.second, absl::ResourceExhaustedError("the answer outgrew the KV memory"));
       }
-      const int32_t own = std::get<Decoding>(state.decodes.at(task).state).blocks.num_blocks();
-      if (state.blocks.num_held() == own) {
-        Fail(state, task, absl::ResourceExhaustedError("the answer outgrew the KV memory"));
-      }
-      return false;  // what runs or lands will give its blocks back
+      return false;
     }
-    Fail(state, youngest, absl::AbortedError("preempted"));
-    if (youngest == task) return false;
+    Preempt(state, last->second);
   }
   return true;
 }
 
-void AddRow(StepPlan& plan, StepRecord& record, PlanRow row, uint64_t life) {
-  record.rows.push_back({row.task, life, static_cast<int32_t>(row.token_ids.size())});
+void AddRow(StepPlan& plan, StepRecord& record, PlanRow row, uint64_t life, Stage stage) {
+  record.rows.push_back(
+      {row.task, life, static_cast<int32_t>(row.token_ids.size()), stage, row.first_token});
   plan.rows.push_back(std::move(row));
 }
 
@@ -114,22 +142,29 @@ void PlanDecodeRow(StageState& state, const TaskId& id, Budget& budget, StepPlan
   const int32_t end = sequence.planned() + count;
   const int32_t missing =
       BlocksFor(end, state.config.profile.kv_block_tokens) - running->blocks.num_blocks();
-  if (missing > 0 && !MakeRoom(state, id, missing)) return;
+  if (missing > 0 && !MakeRoom(state, *task, missing)) return;
   running->blocks.Reserve(end);
   PlanRow row = sequence.TakeRow(plan.id, static_cast<int32_t>(plan.rows.size()), count);
   row.task = id;
   row.pages = running->blocks.Pages(end);
-  AddRow(plan, record, std::move(row), task->life);
+  task->served_in = plan.id;
+  AddRow(plan, record, std::move(row), task->life, Stage::kDecode);
   budget.tokens -= count;
   --budget.rows;
 }
 
+// Of one priority, whoever has waited longest for a row is first: with more sequences than rows,
+// each gets its turn.
 void PlanDecodes(StageState& state, Budget& budget, StepPlan& plan, StepRecord& record) {
-  std::vector<TaskId> ids;  // planning one may end others
-  for (const auto& [id, task] : state.decodes) ids.push_back(id);
-  for (const TaskId& id : ids) {
+  std::vector<std::tuple<int32_t, StepId, Place>> turns;  // planning one may end others
+  for (const auto& [id, task] : state.decodes) {
+    if (!std::holds_alternative<Decoding>(task.state)) continue;
+    turns.emplace_back(-task.assign.priority, task.served_in, Place(task.assign.rank(), id));
+  }
+  std::sort(turns.begin(), turns.end());
+  for (const auto& [priority, served_in, place] : turns) {
     if (budget.spent()) return;
-    PlanDecodeRow(state, id, budget, plan, record);
+    PlanDecodeRow(state, place.second, budget, plan, record);
   }
 }
 
@@ -157,21 +192,42 @@ std::vector<EmbeddingRange> EmbeddingsOf(const PrefillTask& task, const Sequence
   return ranges;
 }
 
+// Tokens that the next step could take of a prefill, were it alone.
+int32_t Runnable(const StageState& state, const PrefillTask& task) {
+  const auto* running = std::get_if<Prefilling>(&task.state);
+  if (running == nullptr) return 0;
+  const Sequence& sequence = running->sequence;
+  return std::min({sequence.available(), state.config.chunk_tokens,
+                   ReadableEnd(task, sequence) - sequence.planned()});
+}
+
+// What a step keeps free of decodes, so that a prompt goes on beside them: one row with one chunk,
+// or half of the tokens where a chunk is more. A step of a single row is theirs in turn.
+Budget ShareOfPrefills(const StageState& state) {
+  int32_t runnable = 0;
+  for (const auto& [id, task] : state.prefills)
+    runnable = std::max(runnable, Runnable(state, task));
+  if (runnable <= 0) return {0, 0};
+  const StageConfig& config = state.config;
+  if (config.max_batch == 1 && state.steps.next_id(Lane::kLanguage).value() % 2 == 0) return {0, 0};
+  return {std::min(runnable, std::max(1, config.step_tokens / 2)), 1};
+}
+
 void PlanPrefills(StageState& state, Budget& budget, StepPlan& plan, StepRecord& record) {
-  for (auto& [id, task] : state.prefills) {
+  for (const Place& place : InOrder(state.prefills)) {
+    const TaskId& id = place.second;
+    PrefillTask& task = state.prefills.at(id);
     if (budget.spent()) return;
-    auto* running = std::get_if<Prefilling>(&task.state);
-    if (running == nullptr) continue;
+    const int32_t count = std::min(Runnable(state, task), budget.tokens);
+    if (count <= 0) continue;
+    auto* running = &std::get<Prefilling>(task.state);
     Sequence& sequence = running->sequence;
     const int32_t begin = sequence.planned();
-    const int32_t count = std::min({sequence.available(), state.config.chunk_tokens, budget.tokens,
-                                    ReadableEnd(task, sequence) - begin});
-    if (count <= 0) continue;
     PlanRow row = sequence.TakeRow(plan.id, static_cast<int32_t>(plan.rows.size()), count);
     row.task = id;
     row.embeddings = EmbeddingsOf(task, sequence, begin, begin + count);
     row.pages = running->blocks.Pages(begin + count);
-    AddRow(plan, record, std::move(row), task.life);
+    AddRow(plan, record, std::move(row), task.life, Stage::kPrefill);
     budget.tokens -= count;
     --budget.rows;
   }
@@ -181,7 +237,12 @@ bool PlanLanguageStep(StageState& state) {
   StepPlan plan{.id = state.steps.next_id(Lane::kLanguage), .lane = Lane::kLanguage};
   StepRecord record{.id = plan.id, .lane = plan.lane};
   Budget budget{state.config.step_tokens, state.config.max_batch};
+  const Budget kept = ShareOfPrefills(state);
+  budget.tokens -= kept.tokens;
+  budget.rows -= kept.rows;
   PlanDecodes(state, budget, plan, record);
+  budget.tokens += kept.tokens;
+  budget.rows += kept.rows;
   PlanPrefills(state, budget, plan, record);
   return Submit(state, std::move(plan), std::move(record));
 }

@@ -63,11 +63,15 @@ void On(StageState& state, const TransferFailed& event) {
                                   : event.status;
   if (EncodeTask* encode = Find(state.encodes, event.key.producer)) {
     if (unwanted) return EndDelivery(state, *encode);
-    return Fail(state, event.key.producer, status);
+    return Fail(state, event.key.producer, status, event.peer);
   }
-  // A lost decode worker is no reason to give up KV: the scheduler binds another one.
-  Forget(state, Find(state.prefills, event.key.producer)->outgoing);
-  if (!unwanted && !absl::IsUnavailable(event.status)) Fail(state, event.key.producer, status);
+  // A decode worker out of reach is no reason to give up KV: the scheduler binds another one.
+  PrefillTask& prefill = state.prefills.at(event.key.producer);
+  Forget(state, prefill.outgoing);
+  if (unwanted) return;
+  if (!absl::IsUnavailable(event.status)) return Fail(state, event.key.producer, status);
+  prefill.out_of_reach = true;
+  state.Tell(ConsumerUnreachable{event.key.producer, event.key.consumer, event.peer});
 }
 
 void On(StageState&, const StagingFree&) {}  // the next plan will ask again
@@ -269,6 +273,8 @@ void BindProducer(StageState& state, PrefillTask& task, const InputProducer& inp
   if (input.item < 0 || input.item >= static_cast<int32_t>(task.items.size())) return;
   PrefillItem& item = task.items[input.item];
   if (item.landed || item.received) return;
+  // Task ids rise: an earlier word that comes late, or one that comes again, changes nothing.
+  if (item.producer && input.producer <= *item.producer) return;
   item.producer = input.producer;
   state.receiver.Rebind(task.assign.task, input, state.now);
 }

@@ -1,5 +1,7 @@
 #include "scheduler/stage/inventory.h"
 
+#include <algorithm>
+#include <set>
 #include <utility>
 
 #include "scheduler/stage/admission.h"
@@ -31,7 +33,8 @@ TaskReport Line(const PrefillTask& task) {
     line.state = TaskState::kDelivered;
     line.finish = kept->finish;
   }
-  if (task.consumer.has_value()) line.consumer = task.consumer->consumer;
+  // Nobody's, once out of reach: were the scheduler not told, it would see that something is wrong.
+  if (task.consumer.has_value() && !task.out_of_reach) line.consumer = task.consumer->consumer;
   for (size_t i = 0; i < task.items.size(); ++i) {
     const auto item = static_cast<int32_t>(i);
     if (task.items[i].landed) line.items_landed.push_back(item);
@@ -74,7 +77,11 @@ void AddLoads(const StageState& state, WorkerReport& report) {
     if (std::holds_alternative<Decoding>(task.state)) ++decode.running_cost;
   }
   for (int stage = 0; stage < kNumStages; ++stage) {
-    report.load[stage].cost_per_second = state.speed[stage];
+    const auto of = static_cast<Stage>(stage);
+    const Lane lane = of == Stage::kEncode ? Lane::kEncode : Lane::kLanguage;
+    const StepCost& cost = state.cost[static_cast<int>(lane)];
+    report.load[stage].fixed_seconds = cost.fixed_seconds(of);
+    report.load[stage].seconds_per_unit = cost.seconds_per_unit(of);
   }
 }
 
@@ -86,11 +93,18 @@ WorkerReport MakeReport(const StageState& state, bool with_inventory) {
                       .free_sequences = FreeSequences(state),
                       .draining = state.draining};
   AddLoads(state, report);
+  for (const StepCost& cost : state.cost) {
+    report.prediction_error = std::max(report.prediction_error, cost.prediction_error());
+  }
   report.has_inventory = with_inventory;
   if (!with_inventory) return report;
   for (const auto& [id, task] : state.encodes) report.tasks.push_back(Line(task));
   for (const auto& [id, task] : state.prefills) report.tasks.push_back(Line(task));
   for (const auto& [id, task] : state.decodes) report.tasks.push_back(Line(task));
+  std::set<Incarnation> peers;
+  state.sender.AddPeers(&peers);
+  state.receiver.AddPeers(&peers);
+  report.peers.assign(peers.begin(), peers.end());
   return report;
 }
 

@@ -105,22 +105,17 @@ void EncodeDone(StageState& state, EncodeTask& task) {
   if (item.producer == task.assign.task) ItemIsHere(state, *consumer, task.assign.item);
 }
 
-// What the step did of each stage, in that stage's cost unit. Speeds are learned only from steps
-// that ran one stage, where the seconds are surely its own.
-void LearnSpeed(StageState& state, const StepRecord& record, double seconds) {
-  double cost[kNumStages] = {};
-  for (const StepRecord::Encode& encode : record.encodes) cost[0] += encode.patches;
-  for (const StepRecord::Row& row : record.rows) {
-    const bool decode = state.decodes.contains(row.task);
-    cost[static_cast<int>(decode ? Stage::kDecode : Stage::kPrefill)] += row.tokens;
+// What the step did of each stage, in that stage's cost unit.
+void LearnCost(StageState& state, const StepRecord& record, double seconds) {
+  StepCost::Work work;
+  for (const StepRecord::Encode& encode : record.encodes) {
+    work.units[static_cast<int>(Stage::kEncode)] += static_cast<double>(encode.patches);
   }
-  const auto ran = [](double c) { return c > 0; };
-  if (seconds <= 0 || std::count_if(cost, cost + kNumStages, ran) != 1) return;
-  const auto stage = std::find_if(cost, cost + kNumStages, ran) - cost;
-  constexpr double kWeight = 0.2;  // of the newest step
-  const double speed = cost[stage] / seconds;
-  double& learned = state.speed[stage];
-  learned = learned == 0 ? speed : learned + kWeight * (speed - learned);
+  for (const StepRecord::Row& row : record.rows) {
+    work.units[static_cast<int>(row.stage)] += row.tokens;
+    work.context += static_cast<double>(row.tokens) * row.context;
+  }
+  state.cost[static_cast<int>(record.lane)].Learn(work, seconds);
 }
 
 }  // namespace
@@ -128,7 +123,7 @@ void LearnSpeed(StageState& state, const StepRecord& record, double seconds) {
 void StepDone(StageState& state, const StepResult& result) {
   const StepRecord record = state.steps.Finished(result.lane, result.id);
   CHECK_EQ(record.rows.size(), result.rows.size());
-  LearnSpeed(state, record, result.seconds);
+  LearnCost(state, record, result.seconds);
   for (const StepRecord::Encode& encode : record.encodes) {
     EncodeTask* task = Find(state.encodes, encode.task);
     if (task != nullptr && task->life == encode.life) EncodeDone(state, *task);

@@ -34,7 +34,11 @@ void Obey(StageState& state, const AssignDecode& assign) {
 void Obey(StageState& state, const BindConsumer& bind) {
   PrefillTask* task = Find(state.prefills, bind.producer);
   if (task == nullptr) return;
+  // Task ids rise: an earlier word that comes late, or one that comes again, changes nothing.
+  const TaskId known = task->consumer ? task->consumer->consumer : TaskId();
+  if (bind.consumer < known || (bind.consumer == known && !task->out_of_reach)) return;
   task->consumer = bind;
+  task->out_of_reach = false;
   OfferKv(state, *task);
 }
 void Obey(StageState& state, const Rebind& rebind) {

@@ -21,6 +21,7 @@
 #include "scheduler/cache/block_pool.h"
 #include "scheduler/cache/block_table.h"
 #include "scheduler/stage/stage_actions.h"
+#include "scheduler/stage/step_cost.h"
 #include "scheduler/stage/step_ledger.h"
 #include "scheduler/stage/tasks.h"
 #include "scheduler/transfer/receiver.h"
@@ -56,7 +57,7 @@ struct StageState {
   std::map<TaskId, PrefillTask> prefills;
   std::map<TaskId, DecodeTask> decodes;
   bool draining = false;
-  double speed[kNumStages] = {};  // learned, in cost units a second; 0 while unknown
+  StepCost cost[kNumLanes];  // learned, by lane
   uint64_t last_life = 0;
   uint32_t last_attempt = 0;
   base::TimePoint now{};  // of the event that is being handled

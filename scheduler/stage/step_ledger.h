@@ -15,6 +15,7 @@
 #include "scheduler/cache/block_pool.h"
 #include "scheduler/plan/step_plan.h"
 #include "scheduler/plan/transfer_messages.h"
+#include "scheduler/plan/worker_messages.h"
 #include "scheduler/transfer/transfer_actions.h"
 
 namespace triptych::scheduler {
@@ -25,6 +26,8 @@ struct StepRecord {
     TaskId task;
     uint64_t life = 0;  // of the task when this was planned
     int32_t tokens = 0;
+    Stage stage = Stage::kPrefill;
+    int32_t context = 0;  // tokens before the row's
   };
   struct Encode {
     TaskId task;

@@ -102,6 +102,7 @@ struct PrefillTask {
   std::vector<PrefillItem> items;
   std::optional<TokenOutbox> outbox;
   std::optional<BindConsumer> consumer;
+  bool out_of_reach = false;  // the consumer's worker is: the scheduler has been told, or will be
   std::optional<OutgoingPieces> outgoing;
   std::variant<AwaitingPrompt, Prefilling, PrefillKept, PrefillBroken> state;
 };
@@ -129,6 +130,7 @@ struct DecodeTask {
   std::optional<TokenOutbox> outbox;
   int32_t own_index = 0;  // of the first token that this task samples
   bool started = false;   // DecodeStarted was said
+  StepId served_in;       // the last step that had a row of it
   std::variant<AwaitingKv, Decoding, DecodeConcluding, DecodeDelivered> state;
 };
 

@@ -53,9 +53,7 @@ TokenOutbox::Outcome TokenOutbox::OnReply(const TokenReply& reply) {
     if (error_state_ == ErrorState::kSent) error_state_ = ErrorState::kUnsent;
     return Outcome::kProgress;
   }
-  if (error_state_ == ErrorState::kSent && sent_ == end_index()) {
-    error_state_ = ErrorState::kAcknowledged;
-  }
+  if (reply.ended && !error_.ok()) error_state_ = ErrorState::kAcknowledged;
   // The gateway counts the whole answer: another task of this epoch may be ahead of this one.
   const int32_t safe = std::min(reply.next_index, end_index());
   if (safe <= begin_) return Outcome::kNothing;

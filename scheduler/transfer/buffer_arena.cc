@@ -12,7 +12,12 @@ BufferArena::BufferArena(int64_t size, int64_t alignment)
   if (size_ > 0) free_[0] = size_;
 }
 
-std::optional<PieceBuffer> BufferArena::Allocate(int64_t bytes) {
+bool BufferArena::MayHold(Incarnation peer, int64_t bytes) const {
+  auto it = held_by_.find(peer);
+  return it == held_by_.end() || it->second + bytes <= size_ / 2;
+}
+
+std::optional<PieceBuffer> BufferArena::Allocate(Incarnation peer, int64_t bytes) {
   CHECK_GT(bytes, 0);
   if (bytes > size_ - held_bytes_) return std::nullopt;
   const int64_t rounded = (bytes + alignment_ - 1) / alignment_ * alignment_;
@@ -23,7 +28,8 @@ std::optional<PieceBuffer> BufferArena::Allocate(int64_t bytes) {
     if (room > rounded) free_[offset + rounded] = room - rounded;
     held_bytes_ += rounded;
     const BufferId id(++last_id_);
-    held_[id] = {offset, rounded};
+    held_[id] = {offset, rounded, peer};
+    held_by_[peer] += rounded;
     return PieceBuffer{.id = id, .offset = offset, .bytes = bytes};
   }
   return std::nullopt;
@@ -35,6 +41,8 @@ void BufferArena::Release(BufferId buffer) {
   const Held held = found->second;
   held_.erase(found);
   held_bytes_ -= held.bytes;
+  auto by = held_by_.find(held.peer);
+  if ((by->second -= held.bytes) == 0) held_by_.erase(by);
   auto it = free_.emplace(held.offset, held.bytes).first;
   if (auto next = std::next(it); next != free_.end() && held.offset + held.bytes == next->first) {
     it->second += next->second;

@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 
+#include "scheduler/plan/ids.h"
 #include "scheduler/plan/step_plan.h"
 
 namespace triptych::scheduler {
@@ -17,8 +18,12 @@ class BufferArena {
   // Bytes [0, size), all free. Buffers begin at multiples of `alignment`.
   BufferArena(int64_t size, int64_t alignment);
 
-  // The lowest gap that holds `bytes` (positive); nothing where there is none. Its id is new.
-  std::optional<PieceBuffer> Allocate(int64_t bytes);
+  // Whether `peer` may hold so much more: at most half of the region is one peer's, so that a link
+  // that is broken cannot take all. One buffer it may hold, whatever its size.
+  bool MayHold(Incarnation peer, int64_t bytes) const;
+  // The lowest gap that holds `bytes` (positive), for a piece from or to `peer`; nothing where
+  // there is none. Its id is new.
+  std::optional<PieceBuffer> Allocate(Incarnation peer, int64_t bytes);
   // Must be held (CHECKed).
   void Release(BufferId buffer);
 
@@ -31,6 +36,7 @@ class BufferArena {
   struct Held {
     int64_t offset = 0;
     int64_t bytes = 0;  // rounded up to the alignment
+    Incarnation peer;
   };
 
   const int64_t size_;
@@ -39,6 +45,7 @@ class BufferArena {
   uint64_t last_id_ = 0;
   std::map<int64_t, int64_t> free_;  // offset -> bytes; neighbours are merged
   std::map<BufferId, Held> held_;
+  std::map<Incarnation, int64_t> held_by_;  // bytes; none of 0
 };
 
 }  // namespace triptych::scheduler

@@ -45,29 +45,30 @@ void TransferReceiver::Rebind(const TaskId& consumer, const InputProducer& input
   it->second.expectation.producer = input.producer;
   it->second.ended_attempts = 0;
   TakeParked(id, now);
-  GiveGo(now);
+  GiveGo();
 }
 
-void TransferReceiver::Forget(const TaskId& consumer, base::TimePoint now) {
+void TransferReceiver::Forget(const TaskId& consumer, base::TimePoint) {
   over_.Insert(consumer);
   auto it = inputs_.lower_bound(InputId(consumer, INT32_MIN));
   while (it != inputs_.end() && it->first.first == consumer) {
     if (!it->second.received) EndAttempt(it->second);
     it = inputs_.erase(it);
   }
-  GiveGo(now);
+  GiveGo();
 }
 
-void TransferReceiver::Imported(BufferId buffer, base::TimePoint now) {
+void TransferReceiver::Imported(BufferId buffer, base::TimePoint) {
   if (!arena_.Holds(buffer)) return;
   arena_.Release(buffer);
-  GiveGo(now);
+  GiveGo();
 }
 
 void TransferReceiver::Complete(Input& input) {
   TransferReceived received{.consumer = input.expectation.consumer,
                             .item = input.expectation.item,
-                            .producer = input.attempt->key.producer};
+                            .producer = input.attempt->key.producer,
+                            .num_tokens = input.attempt->num_tokens};
   for (const auto& [index, piece] : input.attempt->pieces) {
     if (piece.ready.first_token.has_value()) received.first_token = piece.ready.first_token;
   }
@@ -91,18 +92,14 @@ void TransferReceiver::OnMessage(Incarnation peer, const Offer& offer, base::Tim
     return Park(peer, offer, now);
   }
   Answer(peer, offer, it->second);
-  GiveGo(now);
+  GiveGo();
 }
 
 void TransferReceiver::Answer(Incarnation peer, const Offer& offer, Input& input) {
-  const Expectation& expected = input.expectation;
   if (offer.fingerprint != fingerprint_) {
     return Refuse(peer, offer.key, Deny::Reason::kWrongFingerprint);
   }
-  if (offer.kind != expected.kind || offer.num_tokens != expected.num_tokens ||
-      offer.bytes != expected.bytes) {
-    return Refuse(peer, offer.key, Deny::Reason::kMismatch);
-  }
+  if (!Fits(input, offer)) return Refuse(peer, offer.key, Deny::Reason::kMismatch);
   const bool current = input.attempt.has_value() && input.attempt->key == offer.key;
   if (input.received || offer.key.attempt <= input.ended_attempts) {
     if (!current) Refuse(peer, offer.key, Deny::Reason::kOver);
@@ -113,12 +110,13 @@ void TransferReceiver::Answer(Incarnation peer, const Offer& offer, Input& input
       return Refuse(peer, offer.key, Deny::Reason::kOver);
     }
     EndAttempt(input);
-    input.attempt = Attempt{.key = offer.key, .peer = peer};
+    input.attempt = Attempt{
+        .key = offer.key, .peer = peer, .num_tokens = offer.num_tokens, .bytes = offer.bytes};
   }
   if (input.attempt->peer == peer) Say(peer, Grant{offer.key});
 }
 
-void TransferReceiver::OnMessage(Incarnation peer, const Ready& ready, base::TimePoint now) {
+void TransferReceiver::OnMessage(Incarnation peer, const Ready& ready, base::TimePoint) {
   Input* input = Find(ready.key);
   if (input == nullptr || input->attempt->peer != peer) {
     return Refuse(peer, ready.key, Deny::Reason::kOver);
@@ -129,15 +127,16 @@ void TransferReceiver::OnMessage(Incarnation peer, const Ready& ready, base::Tim
   }
   input->attempt->pieces[ready.index] = Piece{.ready = ready};
   waiting_.push_back({ready.key, ready.index});
-  GiveGo(now);
+  GiveGo();
 }
 
 void TransferReceiver::RepeatAnswer(Incarnation peer, const Piece& piece) {
   switch (piece.state) {
     case Piece::State::kWaiting:
+      Say(peer, Grant{piece.ready.key});
       break;
     case Piece::State::kGoing:
-      Say(peer, Go{piece.ready.key, piece.ready.index, piece.sequence});
+      SayGo(peer, peers_.at(peer), piece.sequence);
       break;
     case Piece::State::kLanded:
       Say(peer, PieceAcknowledged{piece.ready.key, piece.ready.index});
@@ -145,16 +144,35 @@ void TransferReceiver::RepeatAnswer(Incarnation peer, const Piece& piece) {
   }
 }
 
+// An item may have come out smaller than what is reserved for it; KV covers what was assigned.
+bool TransferReceiver::Fits(const Input& input, const Offer& offer) const {
+  const Expectation& expected = input.expectation;
+  if (offer.kind != expected.kind || offer.payload != PayloadKind::kPlain ||
+      offer.heads != expected.heads || offer.from_token != expected.from_token ||
+      offer.num_tokens <= expected.from_token) {
+    return false;
+  }
+  const bool exact = expected.kind == TransferKind::kKv;
+  if (exact ? offer.num_tokens != expected.num_tokens : offer.num_tokens > expected.num_tokens) {
+    return false;
+  }
+  const auto share =
+      static_cast<__int128>(expected.bytes) * (offer.num_tokens - expected.from_token);
+  return static_cast<__int128>(offer.bytes) * (expected.num_tokens - expected.from_token) == share;
+}
+
 // Each piece has exactly the bytes of its range, and no two ranges overlap: so all bytes together
 // mean that everything is there.
 bool TransferReceiver::Fits(const Input& input, const Ready& ready) const {
   const Expectation& expected = input.expectation;
+  const Attempt& attempt = *input.attempt;
   const CacheRange& range = ready.range;
   if (ready.index < 0 || ready.bytes <= 0 || ready.bytes > max_piece_bytes_ ||
-      range.kind != expected.kind)
+      range.kind != expected.kind) {
     return false;
-  if (range.token_begin < 0 || range.token_begin >= range.token_end ||
-      range.token_end > expected.num_tokens) {
+  }
+  if (range.token_begin < expected.from_token || range.token_begin >= range.token_end ||
+      range.token_end > attempt.num_tokens) {
     return false;
   }
   int64_t layers = 1, num_layers = 1;
@@ -167,16 +185,16 @@ bool TransferReceiver::Fits(const Input& input, const Ready& ready) const {
     num_layers = expected.num_layers;
   }
   const int64_t tokens = range.token_end - range.token_begin;
-  const auto share = static_cast<__int128>(expected.bytes) * tokens * layers;
-  if (static_cast<__int128>(ready.bytes) * expected.num_tokens * num_layers != share) return false;
+  const int64_t all_tokens = attempt.num_tokens - expected.from_token;
+  const auto share = static_cast<__int128>(attempt.bytes) * tokens * layers;
+  if (static_cast<__int128>(ready.bytes) * all_tokens * num_layers != share) return false;
   const bool last = ready.position == Ready::Position::kLast;
   if (ready.first_token.has_value() != (last && expected.kind == TransferKind::kKv)) return false;
-  return std::all_of(input.attempt->pieces.begin(), input.attempt->pieces.end(),
+  return std::all_of(attempt.pieces.begin(), attempt.pieces.end(),
                      [&](const auto& entry) { return Disjoint(entry.second.ready.range, range); });
 }
 
-void TransferReceiver::OnMessage(Incarnation peer, const AbortTransfer& abort,
-                                 base::TimePoint now) {
+void TransferReceiver::OnMessage(Incarnation peer, const AbortTransfer& abort, base::TimePoint) {
   std::erase_if(parked_, [&](const Parked& parked) {
     return parked.peer == peer && parked.offer.key == abort.key;
   });
@@ -190,14 +208,17 @@ void TransferReceiver::OnMessage(Incarnation peer, const AbortTransfer& abort,
     input.ended_attempts = std::max(input.ended_attempts, abort.key.attempt);
   }
   Refuse(peer, abort.key, Deny::Reason::kOver);
-  GiveGo(now);
+  GiveGo();
 }
 
 // ---- parking ------------------------------------------------------------------------------------
 
 void TransferReceiver::Park(Incarnation peer, const Offer& offer, base::TimePoint now) {
   for (const Parked& parked : parked_) {
-    if (parked.peer == peer && parked.offer.key == offer.key) return;
+    // It stays; but silence would mean that this worker is out of reach.
+    if (parked.peer == peer && parked.offer.key == offer.key) {
+      return Refuse(peer, offer.key, Deny::Reason::kUnknownTask);
+    }
   }
   parked_.push_back({peer, offer, now + kParkedFor});
   if (parked_.size() <= static_cast<size_t>(kMaxParked)) return;
@@ -221,45 +242,56 @@ void TransferReceiver::TakeParked(const InputId& id, base::TimePoint) {
 
 // ---- landing ------------------------------------------------------------------------------------
 
-void TransferReceiver::GiveGo(base::TimePoint now) {
-  while (!waiting_.empty()) {
-    const Waiting waiting = waiting_.front();
-    Piece* piece = FindPiece(waiting.key, waiting.index);
+// In order of arrival; whose peer holds its share already is passed by.
+void TransferReceiver::GiveGo() {
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    Piece* piece = FindPiece(it->key, it->index);
     if (piece == nullptr || piece->state != Piece::State::kWaiting) {
-      waiting_.pop_front();
+      it = waiting_.erase(it);
       continue;
     }
     const Ready& ready = piece->ready;
-    const std::optional<PieceBuffer> buffer = arena_.Allocate(ready.bytes);
+    const Incarnation incarnation = Find(ready.key)->attempt->peer;
+    if (!arena_.MayHold(incarnation, ready.bytes)) {
+      ++it;
+      continue;
+    }
+    const std::optional<PieceBuffer> buffer = arena_.Allocate(incarnation, ready.bytes);
     if (!buffer.has_value()) return;
-    waiting_.pop_front();
-    const Incarnation incarnation = Find(waiting.key)->attempt->peer;
     Peer& peer = peers_[incarnation];
     piece->state = Piece::State::kGoing;
     piece->sequence = ++peer.last_sequence;
-    peer.receives[piece->sequence] = Receive{.key = ready.key,
-                                             .index = ready.index,
-                                             .buffer = *buffer,
-                                             .checksum = ready.checksum,
-                                             .retry_at = now + kTransferRetry};
+    peer.receives[piece->sequence] = Receive{
+        .key = ready.key, .index = ready.index, .buffer = *buffer, .checksum = ready.checksum};
     actions_.emplace_back(PostReceive{PeerAddress{incarnation, ""}, piece->sequence, *buffer});
-    Say(incarnation, Go{ready.key, ready.index, piece->sequence});
+    SayGo(incarnation, peer, piece->sequence);
+    it = waiting_.erase(it);
   }
 }
 
+// Repeated whenever the sender repeats what it answers.
+void TransferReceiver::SayGo(Incarnation incarnation, const Peer& peer, uint64_t sequence) {
+  const Receive& receive = peer.receives.at(sequence);
+  Say(incarnation, Go{.key = receive.key,
+                      .index = receive.index,
+                      .sequence = sequence,
+                      .over_below = peer.receives.begin()->first,
+                      .connection = peer.connection});
+}
+
 void TransferReceiver::OnReceived(Incarnation incarnation, uint64_t sequence,
-                                  const absl::Status& status, uint64_t checksum,
-                                  base::TimePoint now) {
+                                  const absl::Status& status, uint64_t checksum, base::TimePoint) {
   auto peer = peers_.find(incarnation);
   if (peer == peers_.end()) return;
   auto entry = peer->second.receives.find(sequence);
   if (entry == peer->second.receives.end()) return;
   const Receive receive = entry->second;
   peer->second.receives.erase(entry);
+  if (!status.ok()) ++peer->second.connection;
   if (lost_.Contains(incarnation)) {
     if (peer->second.receives.empty()) peers_.erase(peer);
     arena_.Release(receive.buffer.id);
-    return GiveGo(now);
+    return GiveGo();
   }
   Piece* piece = FindPiece(receive.key, receive.index);
   if (piece == nullptr || piece->state != Piece::State::kGoing || piece->sequence != sequence) {
@@ -273,7 +305,7 @@ void TransferReceiver::OnReceived(Incarnation incarnation, uint64_t sequence,
   } else {
     Land(receive, *piece, incarnation);
   }
-  GiveGo(now);
+  GiveGo();
 }
 
 void TransferReceiver::Land(const Receive& receive, Piece& piece, Incarnation peer) {
@@ -285,12 +317,12 @@ void TransferReceiver::Land(const Receive& receive, Piece& piece, Incarnation pe
                                     .buffer = receive.buffer});
   Input& input = *Find(receive.key);
   input.attempt->landed_bytes += piece.ready.bytes;
-  if (input.attempt->landed_bytes == input.expectation.bytes) Complete(input);
+  if (input.attempt->landed_bytes == input.attempt->bytes) Complete(input);
 }
 
 // ---- peers and time -----------------------------------------------------------------------------
 
-void TransferReceiver::PeerLost(Incarnation incarnation, base::TimePoint now) {
+void TransferReceiver::PeerLost(Incarnation incarnation, base::TimePoint) {
   lost_.Insert(incarnation);
   std::erase_if(parked_, [&](const Parked& parked) { return parked.peer == incarnation; });
   for (auto& [id, input] : inputs_) {
@@ -306,7 +338,16 @@ void TransferReceiver::PeerLost(Incarnation incarnation, base::TimePoint now) {
       actions_.emplace_back(AbortPeer{incarnation});
     }
   }
-  GiveGo(now);
+  GiveGo();
+}
+
+void TransferReceiver::AddPeers(std::set<Incarnation>* peers) const {
+  for (const auto& [incarnation, peer] : peers_) {
+    if (!peer.receives.empty()) peers->insert(incarnation);
+  }
+  for (const auto& [id, input] : inputs_) {
+    if (input.attempt.has_value() && !input.received) peers->insert(input.attempt->peer);
+  }
 }
 
 void TransferReceiver::OnTime(base::TimePoint now) {
@@ -314,23 +355,10 @@ void TransferReceiver::OnTime(base::TimePoint now) {
     Refuse(parked_.front().peer, parked_.front().offer.key, Deny::Reason::kUnknownTask);
     parked_.pop_front();
   }
-  for (auto& [incarnation, peer] : peers_) {
-    if (lost_.Contains(incarnation)) continue;
-    for (auto& [sequence, receive] : peer.receives) {
-      if (receive.retry_at > now) continue;
-      receive.retry_at = now + kTransferRetry;
-      Say(incarnation, Go{receive.key, receive.index, sequence});
-    }
-  }
 }
 
 base::TimePoint TransferReceiver::NextDeadline() const {
-  base::TimePoint next = parked_.empty() ? base::kNever : parked_.front().until;
-  for (const auto& [incarnation, peer] : peers_) {
-    if (lost_.Contains(incarnation)) continue;
-    for (const auto& [sequence, receive] : peer.receives) next = std::min(next, receive.retry_at);
-  }
-  return next;
+  return parked_.empty() ? base::kNever : parked_.front().until;
 }
 
 // ---- parts --------------------------------------------------------------------------------------
@@ -371,7 +399,7 @@ void TransferReceiver::Refuse(Incarnation peer, const TransferKey& key, Deny::Re
       for (const auto& [sequence, receive] : it->second.receives) {
         if (receive.key != key) continue;
         under_way = true;
-        Say(peer, Go{key, receive.index, sequence});
+        SayGo(peer, it->second, sequence);
       }
       if (under_way) return;
     }

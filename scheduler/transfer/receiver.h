@@ -11,6 +11,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,9 +30,11 @@ struct Expectation {
   int32_t item = -1;  // KV: -1
   std::optional<TaskId> producer;
   TransferKind kind = TransferKind::kKv;
-  int32_t num_tokens = 0;
+  int32_t num_tokens = 0;  // embeddings: at most
   int32_t num_layers = 1;  // KV; embeddings have no layers
-  int64_t bytes = 0;       // of all pieces; each has its share by tokens and layers
+  int64_t bytes = 0;       // of num_tokens; each piece has its share by tokens and layers
+  int32_t from_token = 0;  // earlier ones are there
+  HeadRange heads;
 };
 
 class TransferReceiver {
@@ -66,6 +69,8 @@ class TransferReceiver {
   // Bytes of landing buffers in use; 0 at rest.
   int64_t landing_bytes() const { return arena_.held_bytes(); }
   const BufferArena& arena() const { return arena_; }
+  // Adds those from whom something is received or granted.
+  void AddPeers(std::set<Incarnation>* peers) const;
   int num_parked() const { return static_cast<int>(parked_.size()); }
 
  private:
@@ -79,6 +84,8 @@ class TransferReceiver {
   struct Attempt {
     TransferKey key;
     Incarnation peer;
+    int32_t num_tokens = 0;  // that the output has
+    int64_t bytes = 0;       // of all pieces
     std::map<int32_t, Piece> pieces;
     int64_t landed_bytes = 0;
   };
@@ -94,9 +101,10 @@ class TransferReceiver {
     int32_t index = 0;
     PieceBuffer buffer;
     uint64_t checksum = 0;
-    base::TimePoint retry_at;
   };
+  // The link from one peer. Its order outlives every transfer.
   struct Peer {
+    uint64_t connection = 0;  // counts receives that broke
     uint64_t last_sequence = 0;
     std::map<uint64_t, Receive> receives;  // under way
   };
@@ -122,8 +130,10 @@ class TransferReceiver {
   void TakeParked(const InputId& id, base::TimePoint now);
   void Answer(Incarnation peer, const Offer& offer, Input& input);
   void RepeatAnswer(Incarnation peer, const Piece& piece);
+  bool Fits(const Input& input, const Offer& offer) const;
   bool Fits(const Input& input, const Ready& ready) const;
-  void GiveGo(base::TimePoint now);
+  void GiveGo();
+  void SayGo(Incarnation incarnation, const Peer& peer, uint64_t sequence);
   void Land(const Receive& receive, Piece& piece, Incarnation peer);
   void Complete(Input& input);
   void EndAttempt(Input& input);

@@ -13,22 +13,26 @@ TransferSender::TransferSender(std::string fingerprint, TransferMemory staging)
 // ---- the producer -------------------------------------------------------------------------------
 
 void TransferSender::Offer(const OutgoingTransfer& transfer, base::TimePoint now) {
-  if (lost_.Contains(transfer.peer.incarnation)) {
-    actions_.emplace_back(TransferFailed{transfer.key, absl::UnavailableError("peer lost")});
+  const Incarnation peer = transfer.peer.incarnation;
+  if (lost_.Contains(peer)) {
+    actions_.emplace_back(TransferFailed{transfer.key, absl::UnavailableError("peer lost"), peer});
     return;
   }
   auto [it, inserted] = transfers_.try_emplace(transfer.key);
   if (!inserted) return;
   it->second.offer = transfer;
   it->second.retry_at = now + kTransferRetry;
-  peers_[transfer.peer.incarnation].address = transfer.peer;
+  it->second.heard_at = it->second.moved_at = now;
+  peers_[peer].address = transfer.peer;
   SendOffer(it->second);
 }
 
 std::optional<PieceBuffer> TransferSender::ReserveStaging(const TransferKey& key, int64_t bytes) {
   auto it = transfers_.find(key);
   if (it == transfers_.end() || it->second.state != Transfer::State::kGranted) return std::nullopt;
-  const std::optional<PieceBuffer> buffer = arena_.Allocate(bytes);
+  const Incarnation peer = it->second.offer.peer.incarnation;
+  if (!arena_.MayHold(peer, bytes)) return std::nullopt;
+  const std::optional<PieceBuffer> buffer = arena_.Allocate(peer, bytes);
   if (buffer.has_value()) buffers_[buffer->id] = Buffer();
   return buffer;
 }
@@ -43,6 +47,7 @@ void TransferSender::PieceStaged(const StagedPiece& piece, base::TimePoint now) 
   auto [slot, inserted] = transfer.pieces.try_emplace(piece.index, Piece{.staged = piece});
   CHECK_TRUE(inserted);
   if (piece.position == Ready::Position::kLast) transfer.num_pieces = piece.index + 1;
+  if (transfer.num_open++ == 0) transfer.heard_at = transfer.moved_at = now;
   transfer.retry_at = now + kTransferRetry;
   SendReady(transfer, slot->second);
 }
@@ -60,7 +65,9 @@ void TransferSender::Handle(Incarnation peer, const TransferMessage& message, ba
 
 void TransferSender::OnMessage(Incarnation peer, const Grant& grant, base::TimePoint now) {
   Transfer* transfer = Find(grant.key, peer);
-  if (transfer == nullptr || transfer->state != Transfer::State::kOffered) return;
+  if (transfer == nullptr) return;
+  transfer->heard_at = transfer->moved_at = now;
+  if (transfer->state != Transfer::State::kOffered) return;
   transfer->state = Transfer::State::kGranted;
   transfer->retry_at = now + kTransferRetry;
   actions_.emplace_back(TransferGranted{grant.key});
@@ -69,6 +76,7 @@ void TransferSender::OnMessage(Incarnation peer, const Grant& grant, base::TimeP
 void TransferSender::OnMessage(Incarnation peer, const Deny& deny, base::TimePoint now) {
   Transfer* transfer = Find(deny.key, peer);
   if (transfer == nullptr) return;
+  transfer->heard_at = now;
   const TransferKey key = deny.key;
   const bool aborting = transfer->state == Transfer::State::kAborting;
   switch (deny.reason) {
@@ -95,24 +103,31 @@ void TransferSender::OnMessage(Incarnation incarnation, const Go& go, base::Time
   auto it = peers_.find(incarnation);
   if (it == peers_.end()) return;
   Peer& peer = it->second;
+  if (go.connection < peer.connection) return;  // of before the bytes broke
+  peer.connection = go.connection;
+  if (Transfer* transfer = Find(go.key, incarnation)) transfer->heard_at = now;
+  // What the receiver does not wait for any more need not be sent, nor waited for.
+  peer.next_sequence = std::max(peer.next_sequence, go.over_below);
+  peer.early.erase(peer.early.begin(), peer.early.lower_bound(peer.next_sequence));
   if (go.sequence < peer.next_sequence) return Repeat(peer, go.sequence, now);
   if (peer.early.size() >= static_cast<size_t>(kMaxRemembered)) return Breach(incarnation, now);
   peer.early.emplace(go.sequence, go);
   while (!peer.early.empty() && peer.early.begin()->first == peer.next_sequence) {
     const Go next = peer.early.begin()->second;
     peer.early.erase(peer.early.begin());
-    if (!Follow(peer, next)) return Breach(incarnation, now);
+    if (!Follow(peer, next, now)) return Breach(incarnation, now);
     ++peer.next_sequence;
   }
 }
 
 // Posts the send of a piece that is staged, wanted or not. False when there is no such piece: a
 // receiver never asks for one.
-bool TransferSender::Follow(Peer& peer, const Go& go) {
+bool TransferSender::Follow(Peer& peer, const Go& go, base::TimePoint now) {
   Transfer* transfer = Find(go.key, peer.address.incarnation);
   if (transfer == nullptr) return false;
   auto it = transfer->pieces.find(go.index);
   if (it == transfer->pieces.end() || it->second.acknowledged) return false;
+  transfer->moved_at = now;
   const StagedPiece& staged = it->second.staged;
   ++buffers_.at(staged.buffer.id).posted;
   peer.sends[go.sequence] = Send{.buffer = staged.buffer};
@@ -146,6 +161,7 @@ void TransferSender::OnMessage(Incarnation peer, const PieceAcknowledged& acknow
   if (it == transfer->pieces.end() || it->second.acknowledged) return;
   Piece& piece = it->second;
   const TransferKey key = acknowledged.key;
+  transfer->heard_at = now;
   if (acknowledged.verdict == PieceAcknowledged::Verdict::kCorrupt) {
     if (transfer->state == Transfer::State::kAborting) return;
     if (++piece.failures >= kMaxPieceFailures) {
@@ -156,6 +172,8 @@ void TransferSender::OnMessage(Incarnation peer, const PieceAcknowledged& acknow
     return;
   }
   piece.acknowledged = true;
+  --transfer->num_open;
+  transfer->moved_at = now;
   PieceOver(peer, piece);
   if (transfer->state == Transfer::State::kAborting || transfer->num_pieces < 0) return;
   if (static_cast<int32_t>(transfer->pieces.size()) < transfer->num_pieces) return;
@@ -194,7 +212,8 @@ void TransferSender::PeerLost(Incarnation incarnation, base::TimePoint) {
   for (const TransferKey& key : keys) {
     const bool told = transfers_.at(key).state == Transfer::State::kAborting;
     Erase(key);
-    if (!told) actions_.emplace_back(TransferFailed{key, absl::UnavailableError("peer lost")});
+    if (told) continue;
+    actions_.emplace_back(TransferFailed{key, absl::UnavailableError("peer lost"), incarnation});
   }
   auto it = peers_.find(incarnation);
   if (it == peers_.end()) return;
@@ -207,17 +226,36 @@ void TransferSender::PeerLost(Incarnation incarnation, base::TimePoint) {
   }
 }
 
+void TransferSender::AddPeers(std::set<Incarnation>* peers) const {
+  for (const auto& [key, transfer] : transfers_) peers->insert(transfer.offer.peer.incarnation);
+}
+
 // ---- time ---------------------------------------------------------------------------------------
 
+base::TimePoint TransferSender::Transfer::GivesUpAt() const {
+  if (!WaitsForPeer()) return base::kNever;
+  return std::min(heard_at + kLinkSilence, moved_at + kLinkStall);
+}
+
 void TransferSender::OnTime(base::TimePoint now) {
+  std::vector<TransferKey> out_of_reach;
   for (auto& [key, transfer] : transfers_) {
-    if (transfer.retry_at <= now) RepeatMessages(transfer, now);
+    if (transfer.GivesUpAt() <= now) {
+      out_of_reach.push_back(key);
+    } else if (transfer.retry_at <= now) {
+      RepeatMessages(transfer, now);
+    }
+  }
+  for (const TransferKey& key : out_of_reach) {
+    Fail(key, absl::UnavailableError("peer is out of reach"), now);
   }
 }
 
 base::TimePoint TransferSender::NextDeadline() const {
   base::TimePoint next = base::kNever;
-  for (const auto& [key, transfer] : transfers_) next = std::min(next, transfer.retry_at);
+  for (const auto& [key, transfer] : transfers_) {
+    next = std::min({next, transfer.retry_at, transfer.GivesUpAt()});
+  }
   return next;
 }
 
@@ -250,6 +288,8 @@ void TransferSender::SendOffer(const Transfer& transfer) {
   Tell(transfer.offer.peer, scheduler::Offer{.key = transfer.offer.key,
                                              .fingerprint = fingerprint_,
                                              .kind = transfer.offer.kind,
+                                             .heads = transfer.offer.heads,
+                                             .from_token = transfer.offer.from_token,
                                              .num_tokens = transfer.offer.num_tokens,
                                              .bytes = transfer.offer.bytes});
 }
@@ -272,9 +312,7 @@ void TransferSender::Stop(const TransferKey& key, base::TimePoint now) {
   if (it == transfers_.end() || it->second.state == Transfer::State::kAborting) return;
   Transfer& transfer = it->second;
   Tell(transfer.offer.peer, AbortTransfer{key});
-  const bool open = std::any_of(transfer.pieces.begin(), transfer.pieces.end(),
-                                [](const auto& entry) { return !entry.second.acknowledged; });
-  if (!open) return Erase(key);
+  if (transfer.num_open == 0) return Erase(key);
   transfer.state = Transfer::State::kAborting;
   transfer.retry_at = now + kTransferRetry;
 }
@@ -288,8 +326,10 @@ void TransferSender::Erase(const TransferKey& key) {
 }
 
 void TransferSender::Fail(const TransferKey& key, absl::Status status, base::TimePoint now) {
+  const Incarnation peer = transfers_.at(key).offer.peer.incarnation;
   Stop(key, now);
-  actions_.emplace_back(TransferFailed{key, std::move(status)});
+  const bool reach = absl::IsUnavailable(status);
+  actions_.emplace_back(TransferFailed{key, std::move(status), reach ? peer : Incarnation()});
 }
 
 void TransferSender::PieceOver(Incarnation incarnation, const Piece& piece) {

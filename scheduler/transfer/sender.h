@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +31,8 @@ struct OutgoingTransfer {
   TransferKind kind = TransferKind::kKv;
   int32_t num_tokens = 0;
   int64_t bytes = 0;  // of all pieces
+  int32_t from_token = 0;
+  HeadRange heads;
 };
 
 // A piece that an export has written. `index` counts the pieces of its key from 0, in any order.
@@ -52,8 +55,8 @@ class TransferSender {
   void Offer(const OutgoingTransfer& transfer, base::TimePoint now);
 
   // Before an export is planned: memory for it; then PieceStaged or DropStaged must follow,
-  // whatever becomes of the transfer. Nothing: no room now (StagingFree will tell), or the key is
-  // not granted.
+  // whatever becomes of the transfer. Nothing: no room now (StagingFree will tell), its peer holds
+  // its share, or the key is not granted.
   std::optional<PieceBuffer> ReserveStaging(const TransferKey& key, int64_t bytes);
   // The export is done. When the transfer is over by now, the buffer is only released.
   void PieceStaged(const StagedPiece& piece, base::TimePoint now);
@@ -76,6 +79,8 @@ class TransferSender {
   // Bytes of staging buffers in use; 0 at rest.
   int64_t staged_bytes() const { return arena_.held_bytes(); }
   const BufferArena& arena() const { return arena_; }
+  // Adds those to whom something is under way, or who have not answered that it is over.
+  void AddPeers(std::set<Incarnation>* peers) const;
   int num_transfers() const { return static_cast<int>(transfers_.size()); }
 
  private:
@@ -89,7 +94,16 @@ class TransferSender {
     enum class State : uint8_t { kOffered, kGranted, kAborting } state = State::kOffered;
     std::map<int32_t, Piece> pieces;
     int32_t num_pieces = -1;  // known with the last one
+    int32_t num_open = 0;     // of pieces: not acknowledged
     base::TimePoint retry_at = base::kNever;
+    base::TimePoint heard_at{};  // the peer's last answer, or since when one is waited for
+    base::TimePoint moved_at{};  // the last that brought it on
+
+    bool WaitsForPeer() const {
+      return state == State::kOffered || (state == State::kGranted && num_open > 0);
+    }
+    // When its peer is out of reach unless it answers.
+    base::TimePoint GivesUpAt() const;
   };
   struct Buffer {
     int posted = 0;      // sends under way
@@ -100,9 +114,11 @@ class TransferSender {
     bool posted = true;
     base::TimePoint done_at;
   };
+  // The link to one peer. Its order outlives every transfer.
   struct Peer {
     PeerAddress address;
-    uint64_t next_sequence = 1;
+    uint64_t connection = 0;         // the latest that the receiver has named
+    uint64_t next_sequence = 1;      // lower ones are posted, or over at the receiver
     std::map<uint64_t, Go> early;    // of which an earlier one is missing
     std::map<uint64_t, Send> sends;  // whose piece is not acknowledged, or that are under way
   };
@@ -115,7 +131,7 @@ class TransferSender {
   void OnMessage(Incarnation, const Other&, base::TimePoint) {}
 
   Transfer* Find(const TransferKey& key, Incarnation peer);
-  bool Follow(Peer& peer, const Go& go);
+  bool Follow(Peer& peer, const Go& go, base::TimePoint now);
   void Repeat(Peer& peer, uint64_t sequence, base::TimePoint now);
   void Breach(Incarnation peer, base::TimePoint now);
   void SendOffer(const Transfer& transfer);

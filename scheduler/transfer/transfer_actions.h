@@ -26,12 +26,14 @@ struct TransferDelivered {
 };
 
 // It will not be delivered under this key; nothing may be staged for it any more. CANCELLED: the
-// consumer does not want it (any more), so nobody need be told. UNAVAILABLE: the peer is lost.
+// consumer does not want it (any more), so nobody need be told. UNAVAILABLE: the peer is lost, does
+// not answer or takes no bytes; `peer` names it.
 // DATA_LOSS: pieces came over corrupt too often. FAILED_PRECONDITION: another model. INTERNAL: it
 // does not fit what the consumer reserved.
 struct TransferFailed {
   TransferKey key;
   absl::Status status;
+  Incarnation peer;
 };
 
 // Staging memory has come free: a ReserveStaging that failed may succeed now.
@@ -54,6 +56,7 @@ struct TransferReceived {
   TaskId consumer;
   int32_t item = -1;
   TaskId producer;
+  int32_t num_tokens = 0;                 // that it has
   std::optional<FirstToken> first_token;  // always there for KV
 };
 
@@ -80,5 +83,10 @@ inline constexpr int kMaxPieceFailures = 8;
 // Remembered peers that are lost, and consumers that are over, so that their messages stay without
 // effect.
 inline constexpr int kMaxRemembered = 4096;
+// A peer that answers none of four repeated messages is out of reach, in one direction or in both.
+inline constexpr base::Duration kLinkSilence = std::chrono::seconds(2);
+// So is one whose handshake answers while no piece moves: 4.5 Mbit/s carry the largest in this
+// time.
+inline constexpr base::Duration kLinkStall = std::chrono::seconds(30);
 
 }  // namespace triptych::scheduler

@@ -37,6 +37,7 @@ void Write(const scheduler::SubmitRequest& m, v1::SubmitRequest* p) {
   p->set_time_left_ns(m.time_left.count());
   p->set_epoch(m.epoch.value());
   p->set_tokens_sent(m.tokens_sent);
+  p->set_age(m.age);
 }
 
 absl::StatusOr<scheduler::SubmitRequest> Read(const v1::SubmitRequest& p) {
@@ -66,6 +67,7 @@ absl::StatusOr<scheduler::SubmitRequest> Read(const v1::SubmitRequest& p) {
   m.time_left = base::Duration(p.time_left_ns());
   m.epoch = scheduler::OutputEpoch(p.epoch());
   m.tokens_sent = p.tokens_sent();
+  m.age = p.age();
   return m;
 }
 
@@ -81,6 +83,7 @@ void Write(const scheduler::RequestEnded& m, v1::GatewayToScheduler* out) {
 
 void Write(const scheduler::RequestAdmitted& m, v1::SchedulerToGateway* out) {
   *out->mutable_admitted()->mutable_request() = ToProto(m.request);
+  out->mutable_admitted()->set_age(m.age);
 }
 void Write(const scheduler::RequestFailed& m, v1::SchedulerToGateway* out) {
   *out->mutable_failed()->mutable_request() = ToProto(m.request);
@@ -89,7 +92,9 @@ void Write(const scheduler::RequestFailed& m, v1::SchedulerToGateway* out) {
 }
 void Write(const scheduler::Membership& m, v1::SchedulerToGateway* out) {
   v1::Membership* p = out->mutable_membership();
+  p->set_whole(m.whole);
   for (scheduler::Incarnation peer : m.peers) p->add_peers(peer.value());
+  for (scheduler::Incarnation peer : m.gone) p->add_gone(peer.value());
   for (const scheduler::ModelRoles& model : m.models) {
     v1::ModelRoles* to = p->add_models();
     to->set_fingerprint(model.fingerprint);
@@ -97,9 +102,13 @@ void Write(const scheduler::Membership& m, v1::SchedulerToGateway* out) {
   }
 }
 absl::StatusOr<scheduler::Membership> Read(const v1::Membership& p) {
-  if (p.peers_size() > kMaxLive || p.models_size() > kMaxLive) return OutOfRange();
+  if (p.peers_size() > kMaxLive || p.gone_size() > kMaxLive || p.models_size() > kMaxLive) {
+    return OutOfRange();
+  }
   scheduler::Membership m;
+  m.whole = p.whole();
   for (uint64_t peer : p.peers()) m.peers.emplace_back(peer);
+  for (uint64_t peer : p.gone()) m.gone.emplace_back(peer);
   for (const v1::ModelRoles& model : p.models()) {
     if (model.roles() == 0 || model.roles() >= (1u << scheduler::kNumStages)) return OutOfRange();
     m.models.push_back({model.fingerprint(), {static_cast<uint8_t>(model.roles())}});
@@ -208,6 +217,7 @@ v1::TokenReply ToProto(const scheduler::TokenReply& reply) {
   out.set_epoch(reply.epoch.value());
   out.set_kind(static_cast<v1::TokenReply::Kind>(reply.kind));
   out.set_next_index(reply.next_index);
+  out.set_ended(reply.ended);
   return out;
 }
 
@@ -231,7 +241,8 @@ absl::StatusOr<scheduler::SchedulerToGateway> FromProto(const v1::SchedulerToGat
   using Case = v1::SchedulerToGateway::MessageCase;
   switch (message.message_case()) {
     case Case::kAdmitted:
-      return scheduler::RequestAdmitted{FromProto(message.admitted().request())};
+      return scheduler::RequestAdmitted{FromProto(message.admitted().request()),
+                                        message.admitted().age()};
     case Case::kFailed:
       return scheduler::RequestFailed{FromProto(message.failed().request()),
                                       FromProto(message.failed().status()),
@@ -328,6 +339,7 @@ absl::StatusOr<scheduler::TokenReply> FromProto(const v1::TokenReply& reply) {
   out.epoch = scheduler::OutputEpoch(reply.epoch());
   out.kind = static_cast<scheduler::TokenReply::Kind>(reply.kind());
   out.next_index = reply.next_index();
+  out.ended = reply.ended();
   return out;
 }
 

@@ -24,6 +24,10 @@ void Write(const scheduler::Offer& m, v1::TransferMessage* out) {
   p->set_kind(static_cast<v1::TransferKind>(m.kind));
   p->set_num_tokens(m.num_tokens);
   p->set_bytes(m.bytes);
+  p->set_payload(static_cast<uint32_t>(m.payload));
+  p->set_head_begin(m.heads.begin);
+  p->set_head_end(m.heads.end);
+  p->set_from_token(m.from_token);
 }
 void Write(const scheduler::Grant&, v1::TransferMessage* out) { out->mutable_grant(); }
 void Write(const scheduler::Deny& m, v1::TransferMessage* out) {
@@ -49,6 +53,8 @@ void Write(const scheduler::Ready& m, v1::TransferMessage* out) {
 void Write(const scheduler::Go& m, v1::TransferMessage* out) {
   out->mutable_go()->set_index(m.index);
   out->mutable_go()->set_sequence(m.sequence);
+  out->mutable_go()->set_over_below(m.over_below);
+  out->mutable_go()->set_connection(m.connection);
 }
 void Write(const scheduler::PieceAcknowledged& m, v1::TransferMessage* out) {
   out->mutable_acknowledged()->set_index(m.index);
@@ -58,6 +64,22 @@ void Write(const scheduler::PieceAcknowledged& m, v1::TransferMessage* out) {
 void Write(const scheduler::AbortTransfer&, v1::TransferMessage* out) { out->mutable_abort(); }
 
 bool ValidKind(int kind) { return kind == 0 || kind == 1; }
+
+absl::StatusOr<scheduler::TransferMessage> ReadOffer(const scheduler::TransferKey& key,
+                                                     const v1::Offer& p) {
+  if (!ValidKind(p.kind()) || p.payload() != 0 || p.num_tokens() <= 0 || p.bytes() < 0 ||
+      p.head_begin() < 0 || p.head_end() < p.head_begin() || p.from_token() < 0 ||
+      p.from_token() >= p.num_tokens()) {
+    return OutOfRange();
+  }
+  return scheduler::Offer{.key = key,
+                          .fingerprint = p.fingerprint(),
+                          .kind = static_cast<scheduler::TransferKind>(p.kind()),
+                          .heads = {p.head_begin(), p.head_end()},
+                          .from_token = p.from_token(),
+                          .num_tokens = p.num_tokens(),
+                          .bytes = p.bytes()};
+}
 
 absl::StatusOr<scheduler::TransferMessage> ReadReady(const scheduler::TransferKey& key,
                                                      const v1::Ready& p) {
@@ -102,12 +124,8 @@ absl::StatusOr<scheduler::TransferMessage> FromProto(const v1::TransferMessage& 
   const scheduler::TransferKey key{FromProto(k.producer()), FromProto(k.consumer()), k.item(),
                                    k.attempt()};
   switch (message.message_case()) {
-    case Case::kOffer: {
-      const v1::Offer& p = message.offer();
-      if (!ValidKind(p.kind()) || p.num_tokens() <= 0 || p.bytes() < 0) return OutOfRange();
-      return scheduler::Offer{key, p.fingerprint(), static_cast<scheduler::TransferKind>(p.kind()),
-                              p.num_tokens(), p.bytes()};
-    }
+    case Case::kOffer:
+      return ReadOffer(key, message.offer());
     case Case::kGrant:
       return scheduler::Grant{key};
     case Case::kDeny:
@@ -118,7 +136,8 @@ absl::StatusOr<scheduler::TransferMessage> FromProto(const v1::TransferMessage& 
     case Case::kReady:
       return ReadReady(key, message.ready());
     case Case::kGo:
-      return scheduler::Go{key, message.go().index(), message.go().sequence()};
+      return scheduler::Go{key, message.go().index(), message.go().sequence(),
+                           message.go().over_below(), message.go().connection()};
     case Case::kAcknowledged:
       return scheduler::PieceAcknowledged{
           key, message.acknowledged().index(),

@@ -1,5 +1,6 @@
 #include "services/convert/worker_messages.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/status.h"
@@ -43,6 +44,8 @@ void Write(const scheduler::AssignEncode& m, v1::SchedulerToWorker* out) {
   p->set_patches(m.patches);
   *p->mutable_consumer() = ToProto(m.consumer);
   *p->mutable_consumer_worker() = ToProto(m.consumer_worker);
+  p->set_priority(m.priority);
+  p->set_age(m.age);
 }
 
 void Write(const scheduler::AssignPrefill& m, v1::SchedulerToWorker* out) {
@@ -54,6 +57,8 @@ void Write(const scheduler::AssignPrefill& m, v1::SchedulerToWorker* out) {
   p->set_prompt_tokens(m.prompt_tokens);
   for (int32_t tokens : m.item_tokens) p->add_item_tokens(tokens);
   for (const auto& input : m.inputs) Write(input, p->add_inputs());
+  p->set_priority(m.priority);
+  p->set_age(m.age);
 }
 
 void Write(const scheduler::AssignDecode& m, v1::SchedulerToWorker* out) {
@@ -65,6 +70,8 @@ void Write(const scheduler::AssignDecode& m, v1::SchedulerToWorker* out) {
   p->set_prompt_tokens(m.prompt_tokens);
   *p->mutable_producer() = ToProto(m.producer);
   *p->mutable_producer_worker() = ToProto(m.producer_worker);
+  p->set_priority(m.priority);
+  p->set_age(m.age);
 }
 
 void Write(const scheduler::BindConsumer& m, v1::SchedulerToWorker* out) {
@@ -95,6 +102,8 @@ scheduler::AssignEncode Read(const v1::AssignEncode& p) {
   m.patches = p.patches();
   m.consumer = FromProto(p.consumer());
   m.consumer_worker = FromProto(p.consumer_worker());
+  m.priority = p.priority();
+  m.age = p.age();
   return m;
 }
 
@@ -113,6 +122,8 @@ absl::StatusOr<scheduler::SchedulerToWorker> Read(const v1::AssignPrefill& p) {
     m.item_tokens.push_back(tokens);
   }
   for (const auto& input : p.inputs()) m.inputs.push_back(Read(input));
+  m.priority = p.priority();
+  m.age = p.age();
   return m;
 }
 
@@ -125,6 +136,8 @@ scheduler::AssignDecode Read(const v1::AssignDecode& p) {
   m.prompt_tokens = p.prompt_tokens();
   m.producer = FromProto(p.producer());
   m.producer_worker = FromProto(p.producer_worker());
+  m.priority = p.priority();
+  m.age = p.age();
   return m;
 }
 
@@ -179,22 +192,28 @@ void Write(const scheduler::WorkerReport& m, v1::WorkerReport* p) {
     v1::StageLoad* entry = p->add_load();
     entry->set_queued_cost(load.queued_cost);
     entry->set_running_cost(load.running_cost);
-    entry->set_cost_per_second(load.cost_per_second);
+    entry->set_fixed_seconds(load.fixed_seconds);
+    entry->set_seconds_per_unit(load.seconds_per_unit);
   }
+  p->set_prediction_error(m.prediction_error);
   p->set_draining(m.draining);
   p->set_handled_sequence(m.handled_sequence);
   p->set_has_inventory(m.has_inventory);
   for (const auto& task : m.tasks) Write(task, p->add_tasks());
+  const size_t peers = std::min<size_t>(m.peers.size(), kMaxLostPeers);
+  for (size_t i = 0; i < peers; ++i) p->add_peers(m.peers[i].value());
 }
 
 void Write(const scheduler::WorkerReport& m, v1::WorkerToScheduler* out) {
   Write(m, out->mutable_report());
 }
 
+bool IsDuration(double seconds) { return seconds >= 0 && seconds < 1e9; }
+
 absl::StatusOr<scheduler::WorkerReport> Read(const v1::WorkerReport& p) {
   if (p.tasks_size() > kMaxTasks || p.load_size() > scheduler::kNumStages ||
-      !IsAmount(p.free_kv_blocks()) || !IsAmount(p.free_embedding_slots()) ||
-      !IsAmount(p.free_sequences())) {
+      p.peers_size() > kMaxLostPeers || !IsAmount(p.free_kv_blocks()) ||
+      !IsAmount(p.free_embedding_slots()) || !IsAmount(p.free_sequences())) {
     return OutOfRange();
   }
   scheduler::WorkerReport m;
@@ -203,12 +222,16 @@ absl::StatusOr<scheduler::WorkerReport> Read(const v1::WorkerReport& p) {
   m.free_sequences = p.free_sequences();
   for (int i = 0; i < p.load_size(); ++i) {
     // Placement sorts by these: a NaN would have no order.
-    const double speed = p.load(i).cost_per_second();
-    if (!IsCost(p.load(i).queued_cost()) || !IsCost(p.load(i).running_cost()) || !(speed >= 0)) {
+    const v1::StageLoad& load = p.load(i);
+    if (!IsCost(load.queued_cost()) || !IsCost(load.running_cost()) ||
+        !IsDuration(load.fixed_seconds()) || !IsDuration(load.seconds_per_unit())) {
       return OutOfRange();
     }
-    m.load[i] = {p.load(i).queued_cost(), p.load(i).running_cost(), p.load(i).cost_per_second()};
+    m.load[i] = {load.queued_cost(), load.running_cost(), load.fixed_seconds(),
+                 load.seconds_per_unit()};
   }
+  if (!IsDuration(p.prediction_error())) return OutOfRange();
+  m.prediction_error = p.prediction_error();
   m.draining = p.draining();
   m.handled_sequence = p.handled_sequence();
   m.has_inventory = p.has_inventory();
@@ -216,6 +239,7 @@ absl::StatusOr<scheduler::WorkerReport> Read(const v1::WorkerReport& p) {
     ASSIGN_OR_RETURN(scheduler::TaskReport report, Read(task));
     m.tasks.push_back(std::move(report));
   }
+  for (const uint64_t peer : p.peers()) m.peers.emplace_back(peer);
   return m;
 }
 
@@ -238,6 +262,7 @@ void Write(const scheduler::TaskDelivered& m, v1::WorkerToScheduler* out) {
 void Write(const scheduler::ItemLanded& m, v1::WorkerToScheduler* out) {
   *out->mutable_item_landed()->mutable_task() = ToProto(m.task);
   Write(m.input, out->mutable_item_landed()->mutable_input());
+  out->mutable_item_landed()->set_num_tokens(m.num_tokens);
 }
 
 void Write(const scheduler::FirstTokenSampled& m, v1::WorkerToScheduler* out) {
@@ -253,6 +278,15 @@ void Write(const scheduler::TaskFailed& m, v1::WorkerToScheduler* out) {
   *out->mutable_failed()->mutable_task() = ToProto(m.task);
   *out->mutable_failed()->mutable_status() = ToProto(m.status);
   out->mutable_failed()->set_tokens_sent(m.tokens_sent);
+  out->mutable_failed()->set_preempted(m.preempted);
+  out->mutable_failed()->set_peer(m.peer.value());
+}
+
+void Write(const scheduler::ConsumerUnreachable& m, v1::WorkerToScheduler* out) {
+  v1::ConsumerUnreachable* p = out->mutable_consumer_unreachable();
+  *p->mutable_task() = ToProto(m.task);
+  *p->mutable_consumer() = ToProto(m.consumer);
+  p->set_peer(m.peer.value());
 }
 
 absl::StatusOr<scheduler::WorkerToScheduler> Read(const v1::TaskRefused& p) {
@@ -339,8 +373,10 @@ absl::StatusOr<scheduler::WorkerToScheduler> FromProto(const v1::WorkerToSchedul
     case Case::kDelivered:
       return scheduler::TaskDelivered{FromProto(message.delivered().task())};
     case Case::kItemLanded:
+      if (message.item_landed().num_tokens() < 0) return OutOfRange();
       return scheduler::ItemLanded{FromProto(message.item_landed().task()),
-                                   Read(message.item_landed().input())};
+                                   Read(message.item_landed().input()),
+                                   message.item_landed().num_tokens()};
     case Case::kFirstToken: {
       ASSIGN_OR_RETURN(const scheduler::Finish finish,
                        FinishFromProto(message.first_token().finish()));
@@ -354,7 +390,13 @@ absl::StatusOr<scheduler::WorkerToScheduler> FromProto(const v1::WorkerToSchedul
       }
       return scheduler::TaskFailed{FromProto(message.failed().task()),
                                    FromProto(message.failed().status()),
-                                   message.failed().tokens_sent()};
+                                   message.failed().tokens_sent(), message.failed().preempted(),
+                                   scheduler::Incarnation(message.failed().peer())};
+    case Case::kConsumerUnreachable:
+      return scheduler::ConsumerUnreachable{
+          FromProto(message.consumer_unreachable().task()),
+          FromProto(message.consumer_unreachable().consumer()),
+          scheduler::Incarnation(message.consumer_unreachable().peer())};
     default:
       return absl::InvalidArgumentError("unknown message from a worker");
   }

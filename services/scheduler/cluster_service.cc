@@ -34,7 +34,7 @@ void Write(const scheduler::WorkerSnapshot& worker, v1::ProcessState* p) {
   p->set_embedding_slots(worker.profile.embedding_slots);
   for (const scheduler::StageLoad& load : worker.load) {
     const double cost = static_cast<double>(load.queued_cost + load.running_cost);
-    p->add_predicted_seconds(load.cost_per_second > 0 ? cost / load.cost_per_second : 0);
+    p->add_predicted_seconds(cost > 0 ? load.fixed_seconds + cost * load.seconds_per_unit : 0);
   }
 }
 

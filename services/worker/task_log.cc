@@ -43,20 +43,22 @@ void TaskLog::OnTold(const scheduler::WorkerToScheduler& message) {
   const auto tell = [this](absl::string_view what, scheduler::TaskId task) {
     Line(LogLevel::kDebug, what, task);
   };
-  std::visit(Overloaded{
-                 [&](const scheduler::TaskAccepted& m) { tell("task accepted", m.task); },
-                 [&](const scheduler::TaskRefused& m) { tell("task refused", m.task); },
-                 [&](const scheduler::TaskDelivered& m) { tell("task delivered", m.task); },
-                 [&](const scheduler::ItemLanded& m) { tell("item landed", m.task); },
-                 [&](const scheduler::FirstTokenSampled& m) { tell("first token", m.task); },
-                 [&](const scheduler::DecodeStarted& m) { tell("decode started", m.task); },
-                 [&](const scheduler::TaskFailed& m) {
-                   Line(LogLevel::kWarning, "task failed", m.task, m.status.ToString());
-                   tasks_.erase(m.task);
-                 },
-                 [](const scheduler::WorkerReport&) {},
-             },
-             message);
+  std::visit(
+      Overloaded{
+          [&](const scheduler::TaskAccepted& m) { tell("task accepted", m.task); },
+          [&](const scheduler::TaskRefused& m) { tell("task refused", m.task); },
+          [&](const scheduler::TaskDelivered& m) { tell("task delivered", m.task); },
+          [&](const scheduler::ItemLanded& m) { tell("item landed", m.task); },
+          [&](const scheduler::ConsumerUnreachable& m) { tell("consumer out of reach", m.task); },
+          [&](const scheduler::FirstTokenSampled& m) { tell("first token", m.task); },
+          [&](const scheduler::DecodeStarted& m) { tell("decode started", m.task); },
+          [&](const scheduler::TaskFailed& m) {
+            Line(LogLevel::kWarning, "task failed", m.task, m.status.ToString());
+            tasks_.erase(m.task);
+          },
+          [](const scheduler::WorkerReport&) {},
+      },
+      message);
 }
 
 void TaskLog::Line(LogLevel level, absl::string_view message, scheduler::TaskId task,

@@ -21,11 +21,15 @@ WorkerMetrics::WorkerMetrics(base::Registry* registry, const scheduler::WorkerPr
     queue_cost_[i] = registry->GetGauge(
         {"triptych_queue_cost", "Waiting work: patches, prompt tokens or sequences."}, labels);
     rate_[i] = registry->GetGauge(
-        {"triptych_stage_cost_per_second", "Learned speed, in the stage's cost unit."}, labels);
+        {"triptych_stage_seconds_per_unit", "Learned time of one more unit in a step."}, labels);
+    fixed_[i] = registry->GetGauge(
+        {"triptych_stage_fixed_seconds", "Learned time of a step with nothing in it."}, labels);
     batch_fill_[i] = registry->GetGauge(
         {"triptych_batch_fill", "Rows or items of the last step over the most it may have."},
         labels);
   }
+  prediction_error_ = registry->GetGauge(
+      {"triptych_step_prediction_error", "Of a step's time, relative, of late."});
   held_requests_ = registry->GetGauge({"triptych_held_requests", "Live tasks; 0 at rest."});
   held_kv_blocks_ = registry->GetGauge({"triptych_held_kv_blocks", "KV blocks in use; 0 at rest."});
   held_embedding_slots_ =
@@ -72,8 +76,10 @@ void WorkerMetrics::OnLoad(const scheduler::WorkerReport& report,
                            const scheduler::StageStats& stats) const {
   for (int i = 0; i < scheduler::kNumStages; ++i) {
     queue_cost_[i].Set(static_cast<double>(report.load[i].queued_cost));
-    rate_[i].Set(report.load[i].cost_per_second);
+    rate_[i].Set(report.load[i].seconds_per_unit);
+    fixed_[i].Set(report.load[i].fixed_seconds);
   }
+  prediction_error_.Set(report.prediction_error);
   held_requests_.Set(stats.tasks);
   held_kv_blocks_.Set(stats.kv_blocks);
   held_embedding_slots_.Set(stats.embedding_slots);

@@ -29,8 +29,9 @@ class WorkerMetrics {
   base::Registry* registry_;
   scheduler::WorkerProfile profile_;
   base::Gauge queue_cost_[scheduler::kNumStages];
-  base::Gauge rate_[scheduler::kNumStages];
+  base::Gauge rate_[scheduler::kNumStages], fixed_[scheduler::kNumStages];
   base::Gauge batch_fill_[scheduler::kNumStages];
+  base::Gauge prediction_error_;
   base::Gauge held_requests_, held_kv_blocks_, held_embedding_slots_;
   base::Gauge kv_used_, slots_used_, decoder_deaths_, decoder_violations_;
   base::Counter patches_, prefill_tokens_, decode_tokens_, dropped_events_;

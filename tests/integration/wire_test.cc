@@ -171,7 +171,7 @@ v1::WorkerToSchedulerBatch WorkerWords() {
   task->set_stage(v1::STAGE_PREFILL);
   task->add_items_landed(0);
   *report->add_tasks() = *task;
-  for (int i = 0; i < v1::Stage_ARRAYSIZE; ++i) report->add_load()->set_cost_per_second(1);
+  for (int i = 0; i < v1::Stage_ARRAYSIZE; ++i) report->add_load()->set_seconds_per_unit(1);
   *batch.add_messages()->mutable_accepted()->mutable_task() = task->task();
   *batch.add_messages()->mutable_refused()->mutable_task() = task->task();
   *batch.add_messages()->mutable_delivered()->mutable_task() = task->task();

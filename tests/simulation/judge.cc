@@ -82,6 +82,10 @@ std::string Judge::ToldWorker(Incarnation worker, const scheduler::SchedulerToWo
           tasks_[worker][assign.task] = assign.request;
           auto it = workers_.find(worker);
           if (it != workers_.end() && it->second.bits != 0) return "";
+          // What has been prefilled there is finished there.
+          if constexpr (requires { assign.producer_worker; }) {
+            if (it != workers_.end() && assign.producer_worker.incarnation == worker) return "";
+          }
           return absl::StrCat(ToString(assign.task),
                               " was given to a worker that drains or is gone");
         } else {

@@ -14,6 +14,7 @@ namespace {
 
 constexpr base::Duration kFaultsFor = seconds(8);
 constexpr base::Duration kLongestFault = seconds(5);
+constexpr base::Duration kApartFor = seconds(12);
 
 }  // namespace
 
@@ -57,6 +58,10 @@ Scenario ScenarioOf(uint64_t seed) {
   if (on()) s.gateway_drains = 1;
   if (on()) s.cuts = some(4);
   if (on()) s.deaf_acks = some(4);
+  if (on()) s.faults.break_link = 0.01;
+  if (random.Chance(0.2)) s.dead_links = some(2);
+  if (random.Chance(0.2)) s.control_resets = some(2);
+  if (random.Chance(0.2)) s.other_freezes = some(3);
   if (random.Chance(0.1)) s.shape.scheduler.queue.requests = some(20);
   return s;
 }
@@ -79,7 +84,7 @@ std::string Run::Play(Met* met) {
   // Sleepers wake, cuts heal.
   cluster_.world.faults = {};
   const base::TimePoint calm = faults_end_ + kLongestFault;
-  const base::TimePoint end = calm + kEndsWithin;
+  const base::TimePoint end = calm + scenario_.ends_within;
   for (base::TimePoint until = faults_end_; until < end; until += milliseconds(500)) {
     while (cluster_.Step(until)) {
       if (!cluster_.failure.empty()) return cluster_.failure;
@@ -129,6 +134,9 @@ void Run::PlanFaults() {
   Repeat(scenario_.gateway_drains, [this] { cluster_.DrainGateway(AnyGateway()); });
   Repeat(scenario_.cuts, [this] { CutSomebody(); });
   Repeat(scenario_.deaf_acks, [this] { LoseAcknowledgements(); });
+  Repeat(scenario_.dead_links, [this] { PartTwoWorkers(); });
+  Repeat(scenario_.control_resets, [this] { ResetControl(); });
+  Repeat(scenario_.other_freezes, [this] { FreezeAnother(); });
 }
 
 void Run::PlanSchedulers() {
@@ -182,6 +190,28 @@ void Run::CutSomebody() {
 
 void Run::LoseAcknowledgements() {
   cluster_.world.Block(AnyGateway(), AnyWorker(), Within(kLongestFault), Stream::kReplies);
+}
+
+void Run::PartTwoWorkers() {
+  const Incarnation a = AnyWorker(), b = AnyWorker();
+  if (a == b) return;
+  const bool both = cluster_.world.random.Chance(0.5);
+  cluster_.world.Block(a, b, kApartFor);
+  if (both) cluster_.world.Block(b, a, kApartFor);
+}
+
+void Run::ResetControl() {
+  std::vector<std::pair<Incarnation, uint64_t>> peers;
+  for (const auto& [id, worker] : cluster_.workers) peers.emplace_back(id, worker->generation);
+  for (const auto& [id, gateway] : cluster_.gateways) peers.emplace_back(id, gateway->generation);
+  for (const auto& [peer, generation] : peers) cluster_.BreakControl(peer, generation);
+}
+
+void Run::FreezeAnother() {
+  const bool gateway = cluster_.world.random.Chance(0.5);
+  if (!gateway && cluster_.schedulers.empty()) return;
+  cluster_.Freeze(gateway ? AnyGateway() : cluster_.schedulers.begin()->first,
+                  Within(kLongestFault));
 }
 
 std::string Run::AtTheEnd(Met* met) {

@@ -80,7 +80,7 @@ void SimScheduler::Handle(const scheduler::WorkerHello& hello) {
   for (Incarnation peer : hello.lost_peers) {
     if (!lost_.contains(peer)) machine.OnPeerLost(peer, now);
   }
-  AfterEvent();
+  Act();
   Greet([&] { machine.OnWorkerConnected(hello, now); });
   judge.WorkerIs(worker, hello.draining ? scheduler::Roles() : hello.profile.roles, now);
   for (Incarnation peer : lost_) TellLost(worker, peer);
@@ -111,6 +111,11 @@ void SimScheduler::Handle(Incarnation gateway, const scheduler::GatewayToSchedul
 }
 
 void SimScheduler::AfterEvent() {
+  Act();
+  machine.CheckInvariants();
+}
+
+void SimScheduler::Act() {
   for (const scheduler::ClusterAction& action : machine.TakeActions()) {
     const std::string wrong = judge.Says(action, cluster_.world.now());
     if (!wrong.empty() && !cluster_.IsOver(action)) cluster_.Violated(wrong);

@@ -47,6 +47,7 @@ class SimScheduler final : public Process {
   void AfterEvent() override;
   base::TimePoint NextWake() const override { return machine.NextDeadline(); }
   void Wake() override;
+  void Act();
   void Handle(const scheduler::WorkerHello& hello);
   void Handle(const scheduler::GatewayHello& hello);
   void Handle(Incarnation worker, const scheduler::WorkerToScheduler& message);

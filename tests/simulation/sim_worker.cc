@@ -100,7 +100,12 @@ bool SimWorker::IsIdle() const {
 // What drains finishes what it has and takes nothing else.
 void SimWorker::CheckDraining() {
   std::set<scheduler::TaskId> tasks;
-  for (const scheduler::TaskReport& task : stage.Report(true).tasks) tasks.insert(task.task);
+  for (const scheduler::TaskReport& task : stage.Report(true).tasks) {
+    // The decode of what it has prefilled is no new work.
+    const bool follows =
+        task.stage == Stage::kDecode && taken_.has_value() && taken_->contains(task.producer);
+    if (!follows) tasks.insert(task.task);
+  }
   if (!taken_.has_value()) taken_ = tasks;
   for (const scheduler::TaskId& task : tasks) {
     if (!taken_->contains(task)) cluster_.Violated("a draining worker took " + ToString(task));

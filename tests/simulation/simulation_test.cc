@@ -4,7 +4,8 @@
 // documented. How: the real machines of every process in one thread, on simulated time and a
 // simulated network, with faults drawn from a seed. That the judges can fail is shown last.
 //
-// One seed again: TRIPTYCH_SEED=N test_simulation "Simulation: one seed from the environment"
+// One seed again, or a range of them with N-M:
+// TRIPTYCH_SEED=N test_simulation "Simulation: one seed from the environment"
 
 #include <catch2/catch.hpp>
 #include <cstdlib>
@@ -34,6 +35,20 @@ TEST_CASE("Simulation: without faults every request is answered", "[sim][schedul
   }
 }
 
+TEST_CASE("Simulation: overload preempts less than 2 % and fails nobody", "[sim][scheduler]") {
+  // 400 requests in 4 s on 24 blocks a worker: far more than any topology takes at once.
+  for (uint64_t seed = 5; seed <= 8; ++seed) {
+    INFO("topology " << seed % 5);
+    Scenario scenario{.requests = 400, .ends_within = std::chrono::minutes(2)};
+    scenario.shape.roles = Topology(seed);
+    scenario.shape.kv_blocks = 24;
+    Met met;
+    REQUIRE(Run(seed, scenario).Play(&met) == "");
+    CHECK(met.answered == scenario.requests);
+    CHECK(met.restarted < scenario.requests / 50);
+  }
+}
+
 TEST_CASE("Simulation: whatever breaks, answers stay whole and everything is given back",
           "[sim][scheduler]") {
   Met met;
@@ -47,7 +62,7 @@ TEST_CASE("Simulation: whatever breaks, answers stay whole and everything is giv
                    << std::chrono::duration_cast<std::chrono::milliseconds>(met.longest_end).count()
                    << " ms");
   CHECK(met.answered > 5000);
-  CHECK(met.restarted > 500);
+  CHECK(met.restarted > 250);
   CHECK(met.died_with_gateway > 100);
   CHECK(met.drained > 50);
 }
@@ -161,7 +176,13 @@ TEST_CASE("Simulation: one seed from the environment", "[sim][scheduler]") {
   const char* seed = std::getenv("TRIPTYCH_SEED");
   if (seed == nullptr) return testing::SkipTest("TRIPTYCH_SEED is not set");
   Met met;
-  PlaySeed(std::strtoull(seed, nullptr, 10), &met);
+  char* more = nullptr;
+  const uint64_t first = std::strtoull(seed, &more, 10);
+  const uint64_t last = *more == '-' ? std::strtoull(more + 1, nullptr, 10) : first;
+  for (uint64_t next = first; next <= last; ++next) {
+    INFO("seed " << next);
+    CHECK(Run(next, ScenarioOf(next)).Play(&met) == "");
+  }
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ void World::Send(Stream stream, Incarnation from, Incarnation to, std::function<
     if (on_reset) At(Delay(), from, std::move(on_reset));
     return;
   }
+  if (stream == Stream::kTransfer && random.Chance(faults.break_link)) return BreakLink(from, to);
   StreamState& state = streams_[{stream, from, to}];
   if (IsBlocked(stream, from, to)) return Lose({stream, from, to}, std::move(on_reset));
   state.last = std::max(state.last, now() + Delay());
@@ -52,6 +53,14 @@ void World::Send(Stream stream, Incarnation from, Incarnation to, std::function<
     };
     Push(state.last, {to, std::move(arrive)});
   }
+}
+
+void World::BreakLink(Incarnation a, Incarnation b) {
+  for (const auto& [from, to] : {std::pair(a, b), std::pair(b, a)}) {
+    Reset(Stream::kTransfer, from, to);
+    hub.Break(from, to);
+  }
+  MovePieces();
 }
 
 void World::Reset(Stream stream, Incarnation from, Incarnation to) {
@@ -129,7 +138,8 @@ bool World::Step(base::TimePoint until) {
   Process* process = Find(event.process);
   if (process == nullptr) return true;
   if (process->frozen_until > now()) {
-    Push(process->frozen_until, std::move(event));
+    // Under its number: what was frozen with it, or later, stays behind it.
+    events_.emplace(std::make_pair(process->frozen_until, node.key().second), std::move(event));
     return true;
   }
   event.run();

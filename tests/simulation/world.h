@@ -45,7 +45,8 @@ class Process {
 struct Faults {
   double reset_stream = 0;  // before this message: what is on the stream is lost, and so is it
   double duplicate = 0;
-  double slow = 0;  // up to 300 ms instead of up to 2
+  double slow = 0;        // up to 300 ms instead of up to 2
+  double break_link = 0;  // between workers: bytes and words that are under way, in both directions
   double piece_drop = 0, piece_corrupt = 0, piece_delay = 0;
 };
 
@@ -101,6 +102,7 @@ class World {
   using StreamKey = std::tuple<Stream, Incarnation, Incarnation>;
 
   void Push(base::TimePoint at, Event event);
+  void BreakLink(Incarnation a, Incarnation b);
   void Schedule(Process* process);
   void Lose(const StreamKey& key, std::function<void()> on_reset);
   bool IsCut(Incarnation from, Incarnation to) const;

@@ -72,6 +72,13 @@ void LoopbackHub::Abort(Incarnation self, Incarnation peer) {
   FailSends(&incoming, absl::UnavailableError("the stream broke"));
 }
 
+void LoopbackHub::Break(Incarnation from, Incarnation to) {
+  base::MutexLock lock(&mutex_);
+  Stream& stream = streams_[{from, to}];
+  FailSends(&stream, absl::UnavailableError("the stream broke"));
+  FailReceives(&stream, absl::UnavailableError("the stream broke"));
+}
+
 void LoopbackHub::Disconnect(Incarnation self) {
   base::MutexLock lock(&mutex_);
   connected_.erase(self);

@@ -49,6 +49,9 @@ class LoopbackHub {
   // own operations with ABORTED.
   std::unique_ptr<LoopbackEndpoint> Connect(scheduler::Incarnation self);
 
+  // The byte stream breaks: what is posted for it, by one side or by both, fails with UNAVAILABLE.
+  void Break(scheduler::Incarnation from, scheduler::Incarnation to);
+
   // Moves what both sides have posted, in the order of sequence for each pair, and calls what is
   // due. Returns the number of callbacks; call again until it is 0 to settle.
   int RunPending();

@@ -85,7 +85,7 @@ class RequestDesk {
   size_t live() const { return records_.size(); }
   // For the hello: live requests, and the last membership heard.
   std::vector<scheduler::SubmitRequest> Live(base::TimePoint now) { return delivery_.Live(now); }
-  const std::vector<scheduler::Incarnation>& known_peers() const { return delivery_.known_peers(); }
+  std::vector<scheduler::Incarnation> known_peers() const { return delivery_.known_peers(); }
   // Whether the connected scheduler has a worker for every stage of the model.
   bool Served() const { return delivery_.RolesOf(delivery_.pool()).complete(); }
   // Of the workers that new requests go to; empty before one was heard of.

@@ -3,7 +3,7 @@
 
 #include "scheduler/cluster/admission.h"
 
-#include "scheduler/cluster/waiting_queue.h"
+#include "scheduler/cluster/fair_order.h"
 #include "tests/scheduler/cluster/cluster_fixture.h"
 
 namespace triptych::scheduler {
@@ -72,22 +72,43 @@ TEST_CASE("CheckAdmission: numbers that make no sense are INVALID_ARGUMENT",
   CHECK(CheckAdmission({}, submit, {}).code() == absl::StatusCode::kInvalidArgument);
 }
 
-TEST_CASE("WaitingQueue: priority first, then tenants in turn, then age",
+TEST_CASE("FairOrder: tenants in turn by what they cost; who was idle has saved nothing up",
           "[scheduler][cluster][policy]") {
-  WaitingQueue queue;
-  uint64_t arrival = 0;
-  const auto push = [&](int32_t priority, const std::string& tenant) {
-    ++arrival;
-    queue.Push({priority, tenant, arrival, RequestId{Incarnation(1), arrival}});
+  FairOrder order;
+  std::map<std::pair<uint64_t, int>, std::string> by_age;
+  int number = 0;
+  const auto admit = [&](const std::string& tenant, int64_t cost) {
+    const uint64_t age = order.Admit(tenant, cost);
+    by_age[{age, ++number}] = tenant;
+    return age;
   };
-  for (const char* tenant : {"a", "a", "a", "b", "c"}) push(0, tenant);
-  push(5, "z");
-  std::vector<uint64_t> order;
-  while (!queue.empty()) {
-    order.push_back(queue.Front()->request.number);
-    queue.Take();
-  }
-  CHECK(order == std::vector<uint64_t>{6, 1, 4, 5, 2, 3});
+  for (const char* tenant : {"a", "a", "a", "b", "c"}) admit(tenant, 100);
+  std::string turns;
+  for (const auto& [key, tenant] : by_age) turns += tenant;
+  CHECK(turns == "abcaa");
+  order.Reach(150);
+  CHECK(order.Admit("late", 100) == 150);
+  CHECK(order.Admit("a", 100) == 301);
+  // A cheap request is followed sooner.
+  CHECK(order.Admit("cheap", 10) == 150);
+  CHECK(order.Admit("cheap", 10) == 160);
+}
+
+TEST_CASE("ClusterScheduler: an admitted request keeps its age under the next scheduler",
+          "[scheduler][cluster][admission]") {
+  Narrow cluster;
+  SubmitRequest running = cluster.Text(1), young = cluster.Text(2), old = cluster.Text(3);
+  young.age = 5000;
+  old.age = 4000;
+  young.tokens_sent = old.tokens_sent = 1;
+  cluster.Submit(running);
+  cluster.Submit(young);
+  cluster.Submit(old);
+  cluster.Submit(cluster.Text(4));  // whoever is new comes after them
+  CHECK(cluster.Next() == 3);
+  CHECK(cluster.workers[3].Last<AssignPrefill>().age == 4000);
+  CHECK(cluster.Next() == 2);
+  CHECK(cluster.Next() == 4);
 }
 
 TEST_CASE("ClusterScheduler: a full queue refuses with a time to come back",
@@ -155,6 +176,85 @@ TEST_CASE("ClusterScheduler: a missing role is waited for, then UNAVAILABLE",
     cluster.Submit(cluster.Text(3));
     CHECK(cluster.Failure(3) == absl::StatusCode::kOk);
   }
+}
+
+// A small worker and a large one for prompts, and a decode worker for either.
+struct Sizes : ClusterFixture {
+  const WorkerProfile large = WithBlocks(3, "P", 1000);
+  Sizes() {
+    Worker(large);
+    Worker(4, "P");
+    Worker(WithBlocks(5, "D", 1000));
+    Gateway(kGateway);
+  }
+  static WorkerProfile WithBlocks(uint64_t incarnation, const std::string& roles, int32_t blocks) {
+    WorkerProfile profile = ProfileOf(incarnation, roles);
+    profile.kv_blocks = blocks;
+    return profile;
+  }
+  static SubmitRequest Large(uint64_t number) { return Text(number, 300 * 16); }
+};
+
+TEST_CASE("ClusterScheduler: the only large worker may start again within the grace",
+          "[scheduler][cluster][admission]") {
+  Sizes cluster;
+  cluster.Submit(cluster.Large(1));
+  REQUIRE(cluster.Tasks(3) == 1);
+  cluster.Lose(3);
+  cluster.Submit(cluster.Large(2));
+  cluster.Submit(cluster.Text(3));  // does not wait behind them
+  CHECK(cluster.Tasks(4) == 1);
+  CHECK(cluster.Counts().queued == 2);
+  cluster.Pass(kRoleGrace - milliseconds(200));
+  CHECK(cluster.failures.empty());
+  if (GENERATE(false, true)) {
+    cluster.Worker(Sizes::WithBlocks(6, "P", 1000));
+    const auto placed = cluster.workers[6].All<AssignPrefill>();
+    REQUIRE(placed.size() == 2);
+    CHECK(placed[0].request.number == 1);
+  } else {
+    cluster.Pass(milliseconds(500));
+    CHECK(cluster.Failure(1) == absl::StatusCode::kUnavailable);
+    CHECK(cluster.Failure(2) == absl::StatusCode::kUnavailable);
+    cluster.Submit(cluster.Large(7));
+    CHECK(cluster.Failure(7) == absl::StatusCode::kInvalidArgument);
+  }
+}
+
+TEST_CASE("ClusterScheduler: an answer that could outgrow every prefill worker is refused at once",
+          "[scheduler][cluster][admission]") {
+  Sizes cluster;
+  SubmitRequest submit = cluster.Text(1);
+  submit.max_tokens = 1000 * 16 - 100 + 1;  // the last token has no KV
+  cluster.Submit(submit);
+  CHECK(cluster.Failure(1) == absl::StatusCode::kOk);
+  submit.request.number = 2;
+  ++submit.max_tokens;
+  cluster.Submit(submit);
+  CHECK(cluster.Failure(2) == absl::StatusCode::kInvalidArgument);
+}
+
+TEST_CASE("ClusterScheduler: prompts encode their own items while an older one waits for slots",
+          "[scheduler][cluster][admission]") {
+  ClusterFixture cluster({.encoder_backlog_tasks = 1});
+  cluster.Worker(1, "E");
+  cluster.Worker(2, "P");
+  WorkerProfile both = ProfileOf(3, "EP");
+  both.embedding_slots = 128;
+  cluster.Worker(both);
+  cluster.Worker(4, "D");
+  cluster.Gateway(ClusterFixture::kGateway);
+  cluster.Submit(ClusterFixture::Pictures(1, 1));  // on 1 for 2
+  REQUIRE(cluster.Tasks(1) == 1);
+  REQUIRE(cluster.Tasks(2) == 1);
+  cluster.Submit(ClusterFixture::Pictures(2, 2));  // all slots of 3, one item in place
+  REQUIRE(cluster.workers[3].All<AssignEncode>().size() == 1);
+  cluster.Lose(1);
+  // The first wants slots of 3, which the second holds until its other item is encoded.
+  const auto prefill = cluster.workers[3].Last<AssignPrefill>().task;
+  const auto encode = cluster.workers[3].Last<AssignEncode>().task;
+  cluster.Say(3, ItemLanded{prefill, {0, encode}, 64});
+  CHECK(cluster.workers[3].All<AssignEncode>().size() == 2);
 }
 
 TEST_CASE("ClusterScheduler: the last decode worker may be replaced within the grace",

@@ -49,6 +49,7 @@ struct FakeWorker {
   std::map<TaskId, TaskReport> tasks;
   std::map<TaskId, Amount> held;
   std::vector<SchedulerToWorker> inbox;  // everything, in order
+  std::vector<Incarnation> peers;        // that it exchanges with
 
   void Take(const SchedulerToWorker& message);
   WorkerReport Report() const;
@@ -121,6 +122,7 @@ inline WorkerReport FakeWorker::Report() const {
                       .handled_sequence = handled,
                       .has_inventory = true};
   for (const auto& [id, task] : tasks) report.tasks.push_back(task);
+  report.peers = peers;
   return report;
 }
 
@@ -210,6 +212,10 @@ class ClusterFixture {
     }
   }
   void Drain() {
+    Act();
+    scheduler.CheckInvariants();
+  }
+  void Act() {
     for (ClusterAction& action : scheduler.TakeActions()) {
       if (auto* to_worker = std::get_if<ToWorker>(&action)) {
         auto it = workers.find(to_worker->worker.value());
@@ -220,7 +226,11 @@ class ClusterFixture {
         } else if (auto* admitted = std::get_if<RequestAdmitted>(&to_gateway->message)) {
           ++admissions[admitted->request.number];
         } else if (auto* told = std::get_if<Membership>(&to_gateway->message)) {
-          memberships[to_gateway->gateway.value()] = *told;
+          Membership& known = memberships[to_gateway->gateway.value()];
+          if (told->whole) known.peers.clear();
+          known.peers.insert(known.peers.end(), told->peers.begin(), told->peers.end());
+          for (Incarnation gone : told->gone) std::erase(known.peers, gone);
+          known.models = told->models;
         }
       } else {
         dropped.push_back(std::get<DropPeer>(action).peer.value());

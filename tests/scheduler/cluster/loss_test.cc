@@ -44,6 +44,20 @@ TEST_CASE("ClusterScheduler: a lost encoder costs its undelivered items alone",
   CHECK(cluster.At(1).All<AssignEncode>().size() == 2);
 }
 
+TEST_CASE("ClusterScheduler: an item that has landed after all waits for no encoder",
+          "[scheduler][cluster][loss]") {
+  ClusterFixture cluster({.encoder_backlog_tasks = 1});
+  for (uint64_t i = 1; i <= 4; ++i) cluster.Worker(i, std::string(1, "EEPD"[i - 1]));
+  cluster.Gateway(ClusterFixture::kGateway);
+  cluster.Submit(ClusterFixture::Pictures(1, 2));
+  const auto encode = cluster.workers[1].Last<AssignEncode>();
+  cluster.Lose(1);
+  CHECK(cluster.scheduler.Snapshot(cluster.now).requests.prefilling == 1);
+  cluster.Say(3, ItemLanded{encode.consumer, {encode.item, encode.task}, 64});
+  cluster.Submit(ClusterFixture::Text(2));
+  CHECK(cluster.workers[2].All<AssignEncode>().size() == 1);
+}
+
 TEST_CASE("ClusterScheduler: a lost prefill starts again elsewhere under the next epoch",
           "[scheduler][cluster][loss]") {
   Pairs cluster;

@@ -7,6 +7,7 @@
 #include "scheduler/cluster/decode_binding.h"
 #include "scheduler/cluster/encode_spreading.h"
 #include "scheduler/cluster/placement.h"
+#include "scheduler/cluster/size_classes.h"
 
 namespace triptych::scheduler {
 namespace {
@@ -17,10 +18,11 @@ struct Line {
   Amount total{256, 1024, 16};
   Amount free{256, 1024, 16};
   int64_t cost = 0;  // outstanding, in the stage's unit, in one task
-  double speed = 0;
+  double speed = 0;  // units a second; 0: unknown
   int64_t closed_ms = 0;
   bool decodes_too = false;
   int32_t max_encodes = 8;
+  double fixed = 0;
 };
 
 // Workers 1, 2, ... of one stage, as the lines say.
@@ -37,14 +39,20 @@ struct Scene {
       profile.roles.add(stage);
       if (line.decodes_too) profile.roles.add(Stage::kDecode);
       auto worker = std::make_unique<WorkerView>(profile, line.free);
-      worker->cost_per_second[static_cast<int>(stage)] = line.speed;
-      worker->closed_until[static_cast<int>(stage)] =
-          kNow + std::chrono::milliseconds(line.closed_ms);
+      if (line.speed > 0) worker->speed[static_cast<int>(stage)] = {line.fixed, 1 / line.speed};
+      worker->closed[static_cast<int>(stage)] = line.closed_ms > 0;
+      view.Add(worker.get());
       if (line.cost > 0) credits.push_back(worker->ledger.Reserve(stage, {}, line.cost, 0));
-      view.workers[static_cast<int>(stage)].push_back(worker.get());
       workers.push_back(std::move(worker));
+      sizes.Add(profile);
     }
+    view.kinds = sizes.living();
   }
+  ~Scene() {
+    credits.clear();
+    for (auto& worker : workers) view.Remove(worker.get());
+  }
+  SizeClasses sizes;
   std::vector<std::unique_ptr<WorkerView>> workers;
   std::vector<Credit> credits;
   ClusterView view;
@@ -126,9 +134,19 @@ TEST_CASE("ChooseDecodeWorker: a table", "[scheduler][cluster][policy]") {
   const auto row = GENERATE(values<Row>({
       {"nobody yet", {}, 9, kWait},
       {"less work wins", {{.cost = 5}, {.cost = 1}}, 9, 2},
+      {"a step is not free: the idle of two equals, whatever it has run so far",
+       {{.cost = 4, .speed = 500, .fixed = 0.03}, {.speed = 500, .fixed = 0.03}},
+       9,
+       2},
+      {"a fast device with company before a slow one alone",
+       {{.cost = 1, .speed = 500, .fixed = 0.03}, {.speed = 100, .fixed = 0.2}},
+       9,
+       1},
       {"the prefill worker itself moves nothing", {{.cost = 5}, {.cost = 1}}, 1, 1},
       {"and needs no room", {{.free = {0, 0, 0}, .cost = 5}, {.cost = 1}}, 1, 1},
-      {"no KV for prompt and one", {{.free = {6, 0, 16}}, {.free = {7, 0, 16}, .cost = 9}}, 9, 2},
+      {"no KV for prompt and one", {{.free = {6, 0, 16}}, {.free = {9, 0, 16}, .cost = 9}}, 9, 2},
+      {"no block left for who runs there to grow", {{.free = {8, 0, 16}, .cost = 9}}, 9, kWait},
+      {"an idle one needs none", {{.free = {7, 0, 16}}}, 9, 1},
       {"no sequence", {{.free = {256, 0, 0}}}, 9, kWait},
       {"closed after a refusal", {{.closed_ms = 1}, {.cost = 1}}, 1, 2},
       {"none is large enough", {{.total = {6, 0, 16}}}, 9, kNever},
@@ -137,6 +155,23 @@ TEST_CASE("ChooseDecodeWorker: a table", "[scheduler][cluster][policy]") {
   const Scene scene(Stage::kDecode, row.lines);
   const DecodeNeed need{.prompt_tokens = 100, .prefill_worker = Incarnation(row.prefill)};
   CHECK(Outcome(ChooseDecodeWorker(scene.view, need, kNow)) == row.expected);
+}
+
+TEST_CASE("Ledger: work that awaits its input is no work yet", "[scheduler][cluster][policy]") {
+  Ledger ledger({10, 100, 4});
+  Credit credit = ledger.Reserve(Stage::kPrefill, {4, 0, 1}, 64, 1);
+  credit.AwaitInput();
+  CHECK(ledger.cost(Stage::kPrefill) == 0);
+  CHECK(ledger.waiting(Stage::kPrefill) == 64);
+  SECTION("it comes") {
+    credit.BecomeReady();
+    CHECK(ledger.cost(Stage::kPrefill) == 64);
+    CHECK(ledger.waiting(Stage::kPrefill) == 0);
+  }
+  SECTION("it never does") {}
+  credit.Return();
+  CHECK(ledger.cost(Stage::kPrefill) == 0);
+  CHECK(ledger.waiting(Stage::kPrefill) == 0);
 }
 
 TEST_CASE("Ledger: a report counts only what it can know", "[scheduler][cluster][policy]") {

@@ -83,6 +83,33 @@ TEST_CASE("ClusterScheduler: recovery waits for the known peers, or 3 s",
   CHECK(cluster.workers[3].Last<AssignPrefill>().epoch == OutputEpoch(1));
 }
 
+TEST_CASE("ClusterScheduler: who was lost without a word to those who wait for it is lost for all",
+          "[scheduler][cluster][recovery]") {
+  // The scheduler before told its gateways of the loss and died before it told the workers.
+  Restarted cluster;
+  const Incarnation gone(6);
+  cluster.Hold(3, "P", {.task = OldTask(1), .request = Id(1), .stage = Stage::kPrefill});
+  cluster.workers[3].peers = {Incarnation(5), gone};
+  cluster.Connect(5, "D");
+  cluster.Connect(3, "P");
+  cluster.ConnectGateway({});
+  CHECK(cluster.scheduler.recovering());  // it may still come
+  cluster.Pass(seconds(1));
+  CHECK(cluster.dropped.empty());
+  SECTION("it has died") { cluster.Pass(seconds(3)); }
+  SECTION("it has died, and nobody said so in time") {
+    cluster.workers[3].peers = {};
+    cluster.Worker(6, "D");
+    CHECK_FALSE(cluster.scheduler.recovering());
+    cluster.Lose(6);
+    cluster.dropped.clear();
+    cluster.workers[3].peers = {gone};
+    cluster.Pass(milliseconds(50));
+  }
+  CHECK(std::set<uint64_t>(cluster.dropped.begin(), cluster.dropped.end()) ==
+        std::set<uint64_t>{6});
+}
+
 TEST_CASE("ClusterScheduler: a decode that runs is adopted and goes on",
           "[scheduler][cluster][recovery]") {
   Restarted cluster;

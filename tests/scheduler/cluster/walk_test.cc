@@ -98,7 +98,7 @@ TEST_CASE("ClusterScheduler: a decode that waits for room holds up none that nee
   ClusterFixture cluster;
   cluster.Gateway(ClusterFixture::kGateway);
   WorkerProfile both = ProfileOf(4, "PD");
-  both.kv_blocks = 10;
+  both.kv_blocks = 12;
   cluster.Worker(both);
   cluster.Submit(cluster.Text(1));
   const FakeWorker& narrow = cluster.workers[4];

@@ -256,7 +256,7 @@ TEST_CASE("Delivery: a request is given a pool of the model's workers, and keeps
           "[scheduler][delivery]") {
   Fixture f({}, "model");
   const auto told = [&](std::vector<ModelRoles> models) {
-    f.delivery.OnScheduler(Membership{{}, std::move(models)}, f.now);
+    f.delivery.OnScheduler(Membership{.models = std::move(models)}, f.now);
     f.Collect();
   };
   const auto last = [&] { return std::get<SubmitRequest>(f.sent.back()).fingerprint; };
@@ -286,7 +286,7 @@ TEST_CASE("Delivery: a scheduler without workers of the model is asked once it h
   f.delivery.OnSchedulerConnected(f.now);
   f.Collect();
   CHECK(f.sent.empty());
-  f.delivery.OnScheduler(Membership{{}, {{"other.1.float", {7}}}}, f.now);
+  f.delivery.OnScheduler(Membership{.models = {{"other.1.float", {7}}}}, f.now);
   f.Collect();
   REQUIRE(f.sent.size() == 1);
   CHECK(std::get<SubmitRequest>(f.sent[0]).fingerprint == "model");
@@ -315,13 +315,19 @@ TEST_CASE("Delivery: a lost scheduler's peers are remembered, its workers not",
   Fixture f;
   CHECK(f.delivery.RolesOf("model") == Roles());
   f.delivery.OnSchedulerConnected(f.now);
-  f.delivery.OnScheduler(Membership{{Incarnation(3)}, {{"model", {7}}, {"other", {5}}}}, f.now);
+  const Membership told{.whole = true,
+                        .peers = {Incarnation(3), Incarnation(4)},
+                        .models = {{"model", {7}}, {"other", {5}}}};
+  f.delivery.OnScheduler(told, f.now);
+  f.delivery.OnScheduler(
+      Membership{.peers = {Incarnation(5)}, .gone = {Incarnation(4)}, .models = told.models},
+      f.now);
   CHECK(f.delivery.RolesOf("model").complete());
   CHECK(f.delivery.RolesOf("other") == Roles{5});
   CHECK(f.delivery.RolesOf("third") == Roles());
   f.delivery.OnSchedulerLost(f.now);
   CHECK(f.delivery.RolesOf("model") == Roles());
-  CHECK(f.delivery.known_peers() == std::vector<Incarnation>{Incarnation(3)});
+  CHECK(f.delivery.known_peers() == std::vector<Incarnation>{Incarnation(3), Incarnation(5)});
 }
 
 TEST_CASE("Delivery: any interleaving of producers gives one answer", "[scheduler][delivery]") {

@@ -11,26 +11,41 @@
 namespace triptych::scheduler {
 namespace {
 
+constexpr Incarnation kPeer(1), kOther(2);
+
 TEST_CASE("BufferArena: released neighbours merge to one gap", "[scheduler][transfer]") {
   BufferArena arena(100, 1);
-  const PieceBuffer a = *arena.Allocate(30), b = *arena.Allocate(40), c = *arena.Allocate(30);
-  CHECK_FALSE(arena.Allocate(1).has_value());
+  const PieceBuffer a = *arena.Allocate(kPeer, 30), b = *arena.Allocate(kPeer, 40),
+                    c = *arena.Allocate(kPeer, 30);
+  CHECK_FALSE(arena.Allocate(kPeer, 1).has_value());
   arena.Release(a.id);
   arena.Release(c.id);
   CHECK(arena.held_bytes() == 40);
-  CHECK_FALSE(arena.Allocate(40).has_value());
+  CHECK_FALSE(arena.Allocate(kPeer, 40).has_value());
   arena.Release(b.id);
-  CHECK(arena.Allocate(100)->offset == 0);
+  CHECK(arena.Allocate(kPeer, 100)->offset == 0);
 }
 
 TEST_CASE("BufferArena: buffers begin at multiples of the alignment", "[scheduler][transfer]") {
   BufferArena arena(1000, 256);
-  CHECK(arena.Allocate(1)->offset == 0);
-  const PieceBuffer second = *arena.Allocate(300);
+  CHECK(arena.Allocate(kPeer, 1)->offset == 0);
+  const PieceBuffer second = *arena.Allocate(kPeer, 300);
   CHECK(second.offset == 256);
   CHECK(second.bytes == 300);
   // 1000 rounded down holds three units, and three are held.
-  CHECK_FALSE(arena.Allocate(1).has_value());
+  CHECK_FALSE(arena.Allocate(kPeer, 1).has_value());
+}
+
+TEST_CASE("BufferArena: one peer holds at most half of it", "[scheduler][transfer]") {
+  const BufferArena empty(100, 1);
+  CHECK(empty.MayHold(kPeer, 100));  // or it could hold nothing of that size, ever
+  BufferArena arena(100, 1);
+  const PieceBuffer first = *arena.Allocate(kPeer, 30);
+  CHECK(arena.MayHold(kPeer, 20));
+  CHECK_FALSE(arena.MayHold(kPeer, 21));
+  CHECK(arena.MayHold(kOther, 70));
+  arena.Release(first.id);
+  CHECK(arena.MayHold(kPeer, 100));
 }
 
 TEST_CASE("BufferArena: random use never overlaps", "[scheduler][transfer]") {
@@ -41,7 +56,7 @@ TEST_CASE("BufferArena: random use never overlaps", "[scheduler][transfer]") {
   std::vector<PieceBuffer> held;
   for (int i = 0; i < 5000; ++i) {
     if (random.Next() % 2 == 0) {
-      const auto got = arena.Allocate(1 + static_cast<int64_t>(random.Next() % 12));
+      const auto got = arena.Allocate(kPeer, 1 + static_cast<int64_t>(random.Next() % 12));
       if (got.has_value()) held.push_back(*got);
     } else if (!held.empty()) {
       std::swap(held[random.Next() % held.size()], held.back());

@@ -112,6 +112,19 @@ class Pair {
     }
     return false;
   }
+  // The byte stream breaks: every operation that is posted fails at its end, heard of by the other
+  // or not.
+  void BreakBytes() {
+    const absl::Status broken = absl::UnavailableError("broken");
+    for (const auto& [sequence, send] : std::exchange(sends, {})) {
+      sender.OnSent(kConsumerWorker, sequence, broken, clock.Now());
+    }
+    for (const auto& [sequence, receive] : std::exchange(receives, {})) {
+      done.insert(sequence);  // its bytes are dropped, should they come
+      receiver.OnReceived(kProducerWorker, sequence, broken, 0, clock.Now());
+    }
+    Collect();
+  }
   // Everything that can happen without a fault and without time, imports included.
   void Settle() {
     bool more = true;
@@ -135,6 +148,12 @@ class Pair {
     sender.OnTime(clock.Now());
     receiver.OnTime(clock.Now());
     Collect();
+  }
+  void WaitAndSettle() {
+    for (int i = 0; i < 8; ++i) {
+      Settle();
+      Wait(std::chrono::milliseconds(250));
+    }
   }
   void LoseMessages() {
     to_receiver.clear();

@@ -57,9 +57,10 @@ TEST_CASE("Transfer: what nobody expects is denied after a while and offered aga
   Pair pair;
   const TransferKey key = Key(1, 2, 0);
   pair.Offer(key, 4);
-  pair.CarryToReceiver();
-  for (int i = 0; i < 4; ++i)
+  for (int i = 0; i < 4; ++i) {
+    pair.Settle();
     pair.Wait(milliseconds(500));  // repeats of the offer, then the denial
+  }
   CHECK(pair.receiver.num_parked() == 0);
   pair.Settle();
   CHECK(pair.failed.empty());

@@ -128,7 +128,7 @@ TEST_CASE("Convert: malformed messages to and from a worker are refused", "[serv
        },
        [](WorkerToScheduler* m) { m->mutable_report()->add_load(); },
        [](WorkerToScheduler* m) {
-         m->mutable_report()->mutable_load(0)->set_cost_per_second(std::nan(""));
+         m->mutable_report()->mutable_load(0)->set_seconds_per_unit(std::nan(""));
        },
        [](WorkerToScheduler* m) { m->mutable_report()->mutable_load(1)->set_queued_cost(-1); },
        [](WorkerToScheduler* m) { m->mutable_report()->mutable_load(2)->set_running_cost(-1); },

@@ -39,19 +39,20 @@ TRIPTYCH_FIELDS(SampledToken, a, b, c)
 TRIPTYCH_FIELDS(CacheRange, a, b, c, d, e)
 
 TRIPTYCH_FIELDS(TransferKey, a, b, c, d)
-TRIPTYCH_FIELDS(Offer, a, b, c, d, e)
+TRIPTYCH_FIELDS(HeadRange, a, b)
+TRIPTYCH_FIELDS(Offer, a, b, c, d, e, f, g, h)
 TRIPTYCH_FIELDS(Grant, a)
 TRIPTYCH_FIELDS(Deny, a, b)
 TRIPTYCH_FIELDS(FirstToken, a, b)
 TRIPTYCH_FIELDS(Ready, a, b, c, d, e, f, g)
-TRIPTYCH_FIELDS(Go, a, b, c)
+TRIPTYCH_FIELDS(Go, a, b, c, d, e)
 TRIPTYCH_FIELDS(PieceAcknowledged, a, b, c)
 TRIPTYCH_FIELDS(AbortTransfer, a)
 
-TRIPTYCH_FIELDS(AssignEncode, a, b, c, d, e, f, g, h)
+TRIPTYCH_FIELDS(AssignEncode, a, b, c, d, e, f, g, h, i, j)
 TRIPTYCH_FIELDS(InputProducer, a, b)
-TRIPTYCH_FIELDS(AssignPrefill, a, b, c, d, e, f, g)
-TRIPTYCH_FIELDS(AssignDecode, a, b, c, d, e, f, g)
+TRIPTYCH_FIELDS(AssignPrefill, a, b, c, d, e, f, g, h, i)
+TRIPTYCH_FIELDS(AssignDecode, a, b, c, d, e, f, g, h, i)
 TRIPTYCH_FIELDS(BindConsumer, a, b, c)
 TRIPTYCH_FIELDS(Rebind, a, b)
 TRIPTYCH_FIELDS(ReleaseTask, a)
@@ -60,33 +61,34 @@ inline std::tuple<> Fields(DrainWorker&) { return {}; }
 TRIPTYCH_FIELDS(Roles, a)
 TRIPTYCH_FIELDS(WorkerProfile, a, b, c, d, e, f, g, h, i, j, k, l, m, n)
 TRIPTYCH_FIELDS(TaskReport, a, b, c, d, e, f, g, h, i, j, k, l)
-TRIPTYCH_FIELDS(StageLoad, a, b, c)
-TRIPTYCH_FIELDS(WorkerReport, a, b, c, d, e, f, g, h)
+TRIPTYCH_FIELDS(StageLoad, a, b, c, d)
+TRIPTYCH_FIELDS(WorkerReport, a, b, c, d, e, f, g, h, i, j)
 TRIPTYCH_FIELDS(WorkerHello, a, b, c, d, e)
 TRIPTYCH_FIELDS(TaskAccepted, a)
 TRIPTYCH_FIELDS(TaskRefused, a, b, c, d)
 TRIPTYCH_FIELDS(TaskDelivered, a)
-TRIPTYCH_FIELDS(ItemLanded, a, b)
+TRIPTYCH_FIELDS(ItemLanded, a, b, c)
 TRIPTYCH_FIELDS(FirstTokenSampled, a, b)
 TRIPTYCH_FIELDS(DecodeStarted, a)
-TRIPTYCH_FIELDS(TaskFailed, a, b, c)
+TRIPTYCH_FIELDS(TaskFailed, a, b, c, d, e)
+TRIPTYCH_FIELDS(ConsumerUnreachable, a, b, c)
 
 TRIPTYCH_FIELDS(ItemCost, a, b, c, d, e)
-TRIPTYCH_FIELDS(SubmitRequest, a, b, c, d, e, f, g, h, i, j)
+TRIPTYCH_FIELDS(SubmitRequest, a, b, c, d, e, f, g, h, i, j, k)
 TRIPTYCH_FIELDS(RequestEnded, a)
 TRIPTYCH_FIELDS(GatewayHello, a, b, c, d, e, f, g, h, i)
 TRIPTYCH_FIELDS(GatewayReport, a)
-TRIPTYCH_FIELDS(RequestAdmitted, a)
+TRIPTYCH_FIELDS(RequestAdmitted, a, b)
 TRIPTYCH_FIELDS(RequestFailed, a, b, c)
 TRIPTYCH_FIELDS(ModelRoles, a, b)
-TRIPTYCH_FIELDS(Membership, a, b)
+TRIPTYCH_FIELDS(Membership, a, b, c, d)
 TRIPTYCH_FIELDS(RequestProgress, a, b)
 TRIPTYCH_FIELDS(PullRequest, a, b, c, d, e)
 TRIPTYCH_FIELDS(TokenRun, a)
 TRIPTYCH_FIELDS(Item, a, b, c, d, e)
 TRIPTYCH_FIELDS(PulledInput, a, b, c, d, e, f)
 TRIPTYCH_FIELDS(TokenBatch, a, b, c, d, e, f, g)
-TRIPTYCH_FIELDS(TokenReply, a, b, c, d, e)
+TRIPTYCH_FIELDS(TokenReply, a, b, c, d, e, f)
 
 #undef TRIPTYCH_FIELDS
 
@@ -102,6 +104,7 @@ struct IsStrongId<base::StrongId<Tag, Number>> : std::true_type {};
 template <typename T>
 constexpr int HighestOf() {
   if constexpr (std::is_same_v<T, scheduler::Deny::Reason>) return 3;
+  if constexpr (std::is_same_v<T, scheduler::PayloadKind>) return 0;
   const bool pair = std::is_same_v<T, scheduler::TransferKind> ||
                     std::is_same_v<T, scheduler::Ready::Position> ||
                     std::is_same_v<T, scheduler::PieceAcknowledged::Verdict> ||
@@ -162,6 +165,11 @@ class Filler {
     std::apply([&](auto&... fields) { (Fill(fields), ...); }, Fields(value));
     value.token_end += value.token_begin;
     value.layer_end += value.layer_begin;
+  }
+  void FillCompound(scheduler::Offer& value) {
+    std::apply([&](auto&... fields) { (Fill(fields), ...); }, Fields(value));
+    value.heads.end += value.heads.begin;
+    value.num_tokens += value.from_token;
   }
   template <typename T>
   void FillCompound(std::vector<T>& value) {

@@ -41,8 +41,8 @@ FrontFixture::FrontFixture(Options options)
              .allowed_origins = options.allowed_origins} {
   core_.Call([](RequestDesk& desk, base::TimePoint now) {
     desk.OnSchedulerConnected(now);
-    desk.OnScheduler(scheduler::Membership{{}, {{SmallModel()->digest() + ".weights.format", {7}}}},
-                     now);
+    desk.OnScheduler(
+        scheduler::Membership{.models = {{SmallModel()->digest() + ".weights.format", {7}}}}, now);
   });
   auto http = HttpServer::Start("127.0.0.1:0", front_, options.timeouts);
   REQUIRE(http.ok());

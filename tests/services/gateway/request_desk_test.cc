@@ -236,7 +236,8 @@ TEST_CASE("RequestDesk: a model is served while a scheduler has a worker for eac
   Script script;
   const auto told = [&](uint8_t roles) {
     script.desk().OnScheduler(
-        scheduler::Membership{{}, {{"other.w.f", {7}}, {"model.w.f", {roles}}}}, script.now());
+        scheduler::Membership{.models = {{"other.w.f", {7}}, {"model.w.f", {roles}}}},
+        script.now());
     return script.desk().Served();
   };
   CHECK_FALSE(script.desk().Served());
