@@ -38,6 +38,31 @@ bool ServesClientMetrics(const GatewayOptions& options) {
   return options.client_metrics == "on";
 }
 
+// INVALID_ARGUMENT where the client ports would be plain and are not meant to be.
+absl::Status LoadClientTls(const GatewayOptions& options, const base::Clock& clock,
+                           std::unique_ptr<base::TlsServer>* http,
+                           std::unique_ptr<base::TlsServer>* grpc) {
+  const base::TlsServer::Files files{.cert = options.client_tls_cert,
+                                     .key = options.client_tls_key};
+  if (files.cert.empty() != files.key.empty()) {
+    return absl::InvalidArgumentError("--client-tls-cert and --client-tls-key go together");
+  }
+  if (!files.cert.empty()) {
+    if (options.insecure_clients) {
+      return absl::InvalidArgumentError("want --client-tls-cert or --insecure-clients, not both");
+    }
+    ASSIGN_OR_RETURN(*http, base::TlsServer::Load(files, "http/1.1", clock));
+    ASSIGN_OR_RETURN(*grpc, base::TlsServer::Load(files, "h2", clock));
+    return absl::OkStatus();
+  }
+  if (options.insecure_clients || (IsLoopback(options.http) && IsLoopback(options.grpc))) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "--http and --grpc are plain: beyond loopback they want --client-tls-cert and "
+      "--client-tls-key, or --insecure-clients");
+}
+
 }  // namespace
 
 // In the order of construction; destroyed from the outside in: first the ports, then the core.
@@ -46,12 +71,15 @@ struct Gateway::Parts {
     base::RpcSecurity security;
     std::unique_ptr<ServedModel> model;
     std::unique_ptr<ApiKeys> keys;
+    std::unique_ptr<base::TlsServer> http_tls, grpc_tls;
   };
 
   Parts(const GatewayOptions& options, Loaded loaded, const base::Clock& clock, base::Logger* log)
       : options(options),
         security(std::move(loaded.security)),
         keys(std::move(loaded.keys)),
+        http_tls(std::move(loaded.http_tls)),
+        grpc_tls(std::move(loaded.grpc_tls)),
         clock(clock),
         log(log),
         model(std::move(loaded.model)),
@@ -77,6 +105,8 @@ struct Gateway::Parts {
               .unix_seconds = base::UnixSeconds,
               .serves_since = base::UnixSeconds(),
               .max_body_bytes = options.max_body_mb << 20,
+              .http_tls = http_tls.get(),
+              .grpc_tls = grpc_tls.get(),
               .client_metrics = ServesClientMetrics(options)
                                     ? std::function<std::string()>([this] { return Metrics(); })
                                     : nullptr,
@@ -119,6 +149,7 @@ struct Gateway::Parts {
   const GatewayOptions options;
   const base::RpcSecurity security;
   const std::unique_ptr<ApiKeys> keys;
+  const std::unique_ptr<base::TlsServer> http_tls, grpc_tls;
   const base::Clock& clock;
   base::Logger* const log;
   base::Registry registry;
@@ -155,7 +186,8 @@ absl::Status Gateway::Parts::Listen() {
   grpc->SetServing(false);
   ASSIGN_OR_RETURN(gate, Http2Gate::Start(options.grpc, front, grpc.get()));
   ASSIGN_OR_RETURN(http, HttpServer::Start(options.http, front));
-  probe.Start({{gate->address(), grpc::InsecureChannelCredentials()},
+  const bool plain = front.grpc_tls == nullptr;
+  probe.Start({{gate->address(), plain ? grpc::InsecureChannelCredentials() : BelieveAnybody()},
                {internal->address(), security.ChannelTo(base::Role::kGateway)}});
   link = std::make_unique<SchedulerLink>(
       base::Connect(options.scheduler, security, base::Role::kScheduler),
@@ -177,18 +209,14 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const GatewayOptions& op
                                                         const base::Clock& clock,
                                                         base::Logger* log) {
   ASSIGN_OR_RETURN(base::RpcSecurity security, options.security.Open({options.internal}));
-  if (!options.insecure_clients && !(IsLoopback(options.http) && IsLoopback(options.grpc))) {
-    return absl::InvalidArgumentError(
-        "--http and --grpc are plain: beyond loopback they want --insecure-clients");
-  }
-  ASSIGN_OR_RETURN(std::unique_ptr<ServedModel> model,
-                   ServedModel::Load(options.model, options.served_model_name));
-  auto keys = std::make_unique<ApiKeys>(clock);
+  Parts::Loaded loaded{.security = std::move(security)};
+  RETURN_IF_ERROR(LoadClientTls(options, clock, &loaded.http_tls, &loaded.grpc_tls));
+  ASSIGN_OR_RETURN(loaded.model, ServedModel::Load(options.model, options.served_model_name));
+  loaded.keys = std::make_unique<ApiKeys>(clock);
   if (!options.api_keys.empty()) {
-    ASSIGN_OR_RETURN(keys, ApiKeys::Load(options.api_keys, clock));
+    ASSIGN_OR_RETURN(loaded.keys, ApiKeys::Load(options.api_keys, clock));
   }
-  auto parts = std::make_unique<Parts>(
-      options, Parts::Loaded{std::move(security), std::move(model), std::move(keys)}, clock, log);
+  auto parts = std::make_unique<Parts>(options, std::move(loaded), clock, log);
   RETURN_IF_ERROR(parts->Listen());
   return std::unique_ptr<Gateway>(new Gateway(std::move(parts)));
 }

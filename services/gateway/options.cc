@@ -93,6 +93,12 @@ void GatewayOptions::DeclareClients(base::FlagSet* flags) {
   flags->AddString(&api_keys, {.name = "api-keys",
                                .doc = "JSON file of the clients' keys, read again when it changes; "
                                       "empty: a client is its address"});
+  flags->AddString(&client_tls_cert,
+                   {.name = "client-tls-cert",
+                    .doc = "PEM file of the certificate, and those that lead to its authority, for "
+                           "TLS on --http and --grpc; read again when it changes; empty: plain"});
+  flags->AddString(&client_tls_key,
+                   {.name = "client-tls-key", .doc = "PEM file of its private key"});
   flags->AddBool(&insecure_clients,
                  {.name = "insecure-clients",
                   .doc = "the client ports are plain and may listen beyond loopback: TLS ends "

@@ -32,6 +32,8 @@ struct GatewayOptions {
   base::Duration request_timeout{0};
   base::Duration drain_timeout{0};
   SecurityOptions security;
+  std::string client_tls_cert;
+  std::string client_tls_key;
   bool insecure_clients = false;
 
   void Declare(base::FlagSet* flags);

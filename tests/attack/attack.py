@@ -24,7 +24,7 @@ SECONDS = 8
 GRACE_S = 0.1
 MAX_GROWTH = 512 << 20
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADERS, RESET, SETTINGS, PING, CONTINUATION = 1, 3, 4, 6, 9
+DATA, HEADERS, RESET, SETTINGS, PING, CONTINUATION = 0, 1, 3, 4, 6, 9
 
 
 def frame(kind, flags, stream, payload=b""):
@@ -42,8 +42,10 @@ CALL = (field(b":method", b"POST") + field(b":scheme", b"http")
 
 
 def connect(address):
+    """From an address of the attacker's own: the polite client is somebody else."""
     host, port = address.rsplit(":", 1)
-    return socket.create_connection((host, int(port)), timeout=5)
+    return socket.create_connection((host, int(port)), timeout=5,
+                                    source_address=("127.0.0.2", 0))
 
 
 def half_the_time(until):
@@ -77,6 +79,12 @@ def http2_flood(address, until, frames):
 def rapid_reset(cluster, until):
     return http2_flood(cluster["grpc"], until, lambda n: frame(HEADERS, 4, 2 * n + 1, CALL)
                        + frame(RESET, 0, 2 * n + 1, b"\0\0\0\x08"))
+
+
+def half_calls(cluster, until):
+    """Calls that never send their request, and 100 kB of one that never ends."""
+    return http2_flood(cluster["grpc"], until, lambda n: frame(HEADERS, 4, 2 * n + 1, CALL)
+                       + frame(DATA, 0, 2 * n + 1, b"\0\xff" * 5000))
 
 
 def continuation(cluster, until):
@@ -189,7 +197,8 @@ def slow_pictures(cluster, until):
 
 # name: (attack, times that the polite client's P95 may grow)
 ATTACKS = {
-    "rapid_reset": (rapid_reset, 3), "continuation": (continuation, 3), "pings": (pings, 3),
+    "rapid_reset": (rapid_reset, 3), "half_calls": (half_calls, 3),
+    "continuation": (continuation, 3), "pings": (pings, 3),
     "settings": (settings, 3), "silence": (silence, 2), "silent_bodies": (silent_bodies, 2),
     "departures": (departures, 2), "prompts": (prompts, 2), "slow_pictures": (slow_pictures, 2),
 }
@@ -257,7 +266,9 @@ def run(name, cluster, pid, picture):
 def main():
     triptych, model, *names = sys.argv[1:]
     up = subprocess.Popen([triptych, "up", f"--model={model}", "--http=127.0.0.1:0",
-                           "--grpc=127.0.0.1:0", "--threads=1"], stdout=subprocess.PIPE, text=True)
+                           "--grpc=127.0.0.1:0", "--threads=1",
+                           f"--log-dir={os.environ.get('ATTACK_LOGS', '')}"],
+                          stdout=subprocess.PIPE, text=True)
     try:
         ready = up.stdout.readline()
         cluster = dict(word.split("=", 1) for word in ready.split()[1:])

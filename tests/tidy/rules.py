@@ -61,6 +61,7 @@ LAYERS = {
     "base/rpc": (["base/"], ["absl", "grpc", "proto", *HOST]),
     "base/certificates": (["base/"], ["absl", "openssl", *HOST]),
     "base/sha256": (["base/"], ["absl", "openssl"]),
+    "base/tls_server": (["base/"], ["absl", "openssl", *HOST]),
     "base/cuda": (["base/"], ["absl", "cuda", *HOST]),
     "scheduler/": (["base/", "scheduler/"], ["absl"]),
     "media/": (["base/", "media/"], ["absl", "pictures", *HOST]),
@@ -92,8 +93,8 @@ LAYERS = {
     "services/cli/": (["base/", "scheduler/", "media/", "models/", "transport/", "engine/",
                        "services/"],
                       ["absl", "grpc", "proto", "boost", "json", *HOST]),
-    "tests/": ([""], ["absl", "json", "grpc", "proto", "boost", "cuda", "nccl", "pictures",
-                      "utf8proc", "catch2", *HOST]),
+    "tests/": ([""], ["absl", "json", "grpc", "proto", "boost", "cuda", "nccl", "openssl",
+                      "pictures", "utf8proc", "catch2", *HOST]),
     "bench/": ([""], ["absl", "json", "grpc", "proto", "boost", "cuda", "nccl", "benchmark",
                      *HOST]),
 }

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "base/log.h"
 #include "base/random.h"
+#include "base/tls_server.h"
 #include "services/gateway/core/api_keys.h"
 #include "services/gateway/core/client.h"
 #include "services/gateway/core/connection_table.h"
@@ -36,6 +37,9 @@ struct FrontEnd {
   int64_t serves_since = 0;               // by that clock
   int64_t max_body_bytes = int64_t{64} << 20;
   ConnectionLimits connections;  // of each port
+  // How the ports speak TLS; null: in plain text.
+  base::TlsServer* http_tls = nullptr;
+  base::TlsServer* grpc_tls = nullptr;
   // A client that has taken nothing of what is written to it for as long as this is cut off.
   base::Duration write_stall = std::chrono::seconds(30);
   // The page of metrics for clients; null: they get none.

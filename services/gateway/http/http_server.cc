@@ -1,5 +1,7 @@
 #include "services/gateway/http/http_server.h"
 
+#include <sys/socket.h>
+
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -10,6 +12,7 @@
 
 #include "services/gateway/core/connection_table.h"
 #include "services/gateway/http/http_session.h"
+#include "services/gateway/rpc/passage.h"
 #include "services/runtime/listener.h"
 
 namespace triptych::services {
@@ -47,9 +50,7 @@ class HttpServer::Impl {
     acceptor_.async_accept(asio::make_strand(context_), [this](Error error, Tcp::socket socket) {
       if (error == asio::error::operation_aborted) return;
       if (!error) {
-        const auto session = std::make_shared<HttpSession>(std::move(socket), front_, timeouts_);
-        // Not let in: the socket closes with the session.
-        if (auto place = table_.Enter(session, session->address())) session->Run(std::move(place));
+        Admit(std::move(socket));
         return Accept();
       }
       pause_.expires_after(kAcceptPause);
@@ -57,6 +58,29 @@ class HttpServer::Impl {
         if (!stopped) Accept();
       });
     });
+  }
+
+  void Admit(Tcp::socket socket) {
+    Error error;
+    const std::string host = socket.remote_endpoint(error).address().to_string();
+    HttpSession::Socket end(socket.get_executor());
+    std::shared_ptr<Passage> passage;
+    if (front_.http_tls == nullptr) {
+      end = std::move(socket);
+    } else {
+      passage = std::make_shared<Passage>(std::move(socket), front_.core.clock(),
+                                          Passage::Options{.tls = front_.http_tls});
+      const absl::StatusOr<int> descriptor = passage->Open();
+      if (!descriptor.ok()) return;
+      end.assign(asio::generic::stream_protocol(AF_UNIX, 0), *descriptor, error);
+    }
+    const auto session =
+        std::make_shared<HttpSession>(std::move(end), ClientAt(host, ""), front_, timeouts_);
+    // Not let in: the socket closes with the session, and a passage when its other end is closed.
+    auto place = table_.Enter(session, session->address());
+    if (place == nullptr) return;
+    session->Run(std::move(place));
+    if (passage != nullptr) passage->Run(nullptr);
   }
 
   const FrontEnd& front_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/asio/dispatch.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/error.hpp>
@@ -49,16 +50,17 @@ bool UsableId(absl::string_view id) {
 
 }  // namespace
 
-HttpSession::HttpSession(Tcp::socket socket, const FrontEnd& front, const HttpTimeouts& timeouts)
+HttpSession::HttpSession(Socket socket, Client by_address, const FrontEnd& front,
+                         const HttpTimeouts& timeouts)
     : socket_(std::move(socket)),
       front_(front),
       timeouts_(timeouts),
+      by_address_(std::move(by_address)),
       timer_(socket_.get_executor()),
       buffer_(kMaxHeaderBytes + kChunkBytes) {
   Error ignored;
   SetSilent(front.core.Now());
-  by_address_ = ClientAt(socket_.remote_endpoint(ignored).address().to_string(), "");
-  socket_.set_option(Tcp::no_delay(true), ignored);
+  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
   check_chunk_ = [limit = static_cast<uint64_t>(front.max_body_bytes)](
                      uint64_t size, boost::beast::string_view, Error& error) {
     if (size > limit) error = http::error::body_limit;

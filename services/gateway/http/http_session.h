@@ -4,7 +4,7 @@
 // http_session.cc, answering in http_session_answer.cc.
 
 #include <atomic>
-#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
@@ -27,11 +27,12 @@ namespace triptych::services {
 // Runs on the strand of its socket; owned by the operations in flight.
 class HttpSession : public std::enable_shared_from_this<HttpSession> {
  public:
-  using Tcp = boost::asio::ip::tcp;
+  using Socket = boost::asio::generic::stream_protocol::socket;
   using Error = boost::system::error_code;
 
   // Borrows `front`.
-  HttpSession(Tcp::socket socket, const FrontEnd& front, const HttpTimeouts& timeouts);
+  HttpSession(Socket socket, Client by_address, const FrontEnd& front,
+              const HttpTimeouts& timeouts);
   // `place` is kept as long as the connection.
   void Run(std::shared_ptr<void> place);
 
@@ -116,7 +117,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
   bool keep_alive() const;
 
-  Tcp::socket socket_;
+  Socket socket_;
   const FrontEnd& front_;
   const HttpTimeouts timeouts_;
   Client by_address_;

@@ -200,7 +200,7 @@ void HttpSession::WatchForDeparture() {
   if (watching_) return;
   watching_ = true;
   const bool no_more = half_closed_ || buffer_.size() >= kMaxEarlyBytes;
-  const auto what = no_more ? Tcp::socket::wait_error : Tcp::socket::wait_read;
+  const auto what = no_more ? Socket::wait_error : Socket::wait_read;
   socket_.async_wait(what, [self = shared_from_this(), no_more](Error error) {
     self->watching_ = false;
     if (!self->live_) return;
@@ -344,7 +344,7 @@ void HttpSession::LogAccess() {
 // A close with unread bytes would reset the connection, and the client might lose the answer.
 void HttpSession::Linger() {
   Error ignored;
-  socket_.shutdown(Tcp::socket::shutdown_send, ignored);
+  socket_.shutdown(Socket::shutdown_send, ignored);
   SetDeadline(timeouts_.drain);
   LingerMore(kMaxDiscardBytes);
 }

@@ -4,7 +4,9 @@
 #include "services/gateway/rpc/frame_meter.h"
 
 #include <catch2/catch.hpp>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "base/random.h"
 
@@ -28,9 +30,13 @@ const std::string kHeaders = Frame(1, 4, "abc"), kReset = Frame(3, 0, "1234"),
                   kPing = Frame(6, 0, "12345678"), kSettings = Frame(4, 0, ""),
                   kEmptyData = Frame(0, 0, ""), kContinuation = Frame(9, 0, "");
 
+constexpr int64_t kBudget = 10 << 20;
+
 struct Metered {
   base::TimePoint now{std::chrono::hours(1)};
-  FrameMeter meter{FrameLimits(), now};
+  PayloadBudget budget{kBudget, kBudget / 2};
+  AddressMeter of_address{FrameLimits(), &budget};
+  FrameMeter meter{&of_address, "10.0.0.1", now};
   Metered() { REQUIRE(meter.Feed(kPreface, now) == nullptr); }
   // How many of `count` pass, one each `every`.
   int Passing(const std::string& frame, int count, base::Duration every) {
@@ -42,11 +48,13 @@ struct Metered {
 };
 
 TEST_CASE("FrameMeter: what is no HTTP/2 is found at its first wrong byte", "[gateway][security]") {
-  FrameMeter meter{FrameLimits(), base::TimePoint()};
+  PayloadBudget budget(kBudget);
+  AddressMeter of_address(FrameLimits(), &budget);
+  FrameMeter meter(&of_address, "10.0.0.1", base::TimePoint());
   CHECK(meter.Feed("PRI * HT", base::TimePoint()) == nullptr);
   CHECK_FALSE(meter.introduced());
   CHECK(meter.Feed("ML", base::TimePoint()) != nullptr);
-  FrameMeter other{FrameLimits(), base::TimePoint()};
+  FrameMeter other(&of_address, "10.0.0.1", base::TimePoint());
   CHECK(other.Feed("GET / HTTP/1.1\r\n", base::TimePoint()) != nullptr);
 }
 
@@ -88,6 +96,81 @@ TEST_CASE("FrameMeter: a busy honest client passes for an hour", "[gateway][secu
   }
 }
 
+TEST_CASE("FrameMeter: connecting again after a cut buys nothing, and costs no other address",
+          "[gateway][security]") {
+  base::TimePoint now{std::chrono::hours(1)};
+  PayloadBudget budget(kBudget);
+  AddressMeter of_address(FrameLimits(), &budget);
+  int passed = 0;
+  // For 10 s a connection every 10 ms, each good for what it may.
+  for (int i = 0; i < 1000; ++i, now += milliseconds(10)) {
+    FrameMeter meter(&of_address, "10.0.0.1", now);
+    REQUIRE(meter.Feed(kPreface, now) == nullptr);
+    while (meter.Feed(kHeaders + kReset, now) == nullptr) ++passed;
+  }
+  CHECK(passed < 3100);
+  FrameMeter other(&of_address, "10.0.0.2", now);
+  CHECK(other.Feed(kPreface + kHeaders + kReset, now) == nullptr);
+}
+
+TEST_CASE("FrameMeter: calls without their request are bounded, of a connection and an address",
+          "[gateway][security]") {
+  const base::TimePoint now{std::chrono::hours(1)};
+  PayloadBudget budget(kBudget);
+  AddressMeter of_address(FrameLimits(), &budget);
+  std::vector<std::unique_ptr<FrameMeter>> meters;
+  const auto open = [&] {
+    meters.push_back(std::make_unique<FrameMeter>(&of_address, "10.0.0.1", now));
+    REQUIRE(meters.back()->Feed(kPreface, now) == nullptr);
+    uint32_t calls = 0;
+    while (calls < 2000 && meters.back()->Feed(Frame(1, 4, "abc", 2 * calls + 1), now) == nullptr) {
+      ++calls;
+    }
+    return calls;
+  };
+  for (int i = 0; i < 4; ++i) CHECK(open() == 256);
+  CHECK(open() == 0);
+  meters.clear();
+  CHECK(open() == 256);
+  // Those that end make room.
+  FrameMeter busy(&of_address, "10.0.0.1", now);
+  REQUIRE(busy.Feed(kPreface, now) == nullptr);
+  for (uint32_t call = 0; call < 1000; ++call) {
+    REQUIRE(busy.Feed(Frame(1, 4, "abc", 2 * call + 1), now) == nullptr);
+    REQUIRE(busy.Feed(Frame(0, 1, "data", 2 * call + 1), now) == nullptr);
+  }
+}
+
+TEST_CASE("FrameMeter: a request counts in the budget while it comes, within its address's share",
+          "[gateway][security]") {
+  Metered metered;
+  const std::string mebibyte = Frame(0, 0, std::string(1 << 20, 'd'));
+  REQUIRE(metered.meter.Feed(kHeaders, metered.now) == nullptr);
+  CHECK(metered.Passing(mebibyte, 3, seconds(0)) == 3);
+  CHECK(metered.budget.free_bytes() == kBudget - (3 << 20));
+  // Whole: its reader charges it now.
+  CHECK(metered.meter.Feed(Frame(0, 1, "end"), metered.now) == nullptr);
+  CHECK(metered.budget.free_bytes() == kBudget);
+  REQUIRE(metered.meter.Feed(Frame(1, 4, "abc", 3), metered.now) == nullptr);
+  CHECK(metered.Passing(Frame(0, 0, std::string(1 << 20, 'd'), 3), 100, seconds(0)) == 5);
+}
+
+TEST_CASE("AddressMeter: who was quiet is forgotten, who was not is not", "[gateway][security]") {
+  base::TimePoint now{std::chrono::hours(1)};
+  PayloadBudget budget(kBudget);
+  AddressMeter of_address(FrameLimits(), &budget);
+  while (of_address.Spend("flood", FrameKind::kResets, now)) {
+  }
+  for (int i = 0; i < 200'000; ++i, now += std::chrono::microseconds(5)) {
+    of_address.Spend(std::to_string(i), FrameKind::kConnections, now);
+  }
+  CHECK(of_address.size() <= 1 << 16);
+  now += milliseconds(1);
+  int again = 0;
+  while (of_address.Spend("flood", FrameKind::kResets, now)) ++again;
+  CHECK(again < 500);
+}
+
 TEST_CASE("FrameMeter: where the bytes are cut makes no difference", "[gateway][security]") {
   constexpr uint64_t kSeed = 3;
   INFO("seed " << kSeed);
@@ -99,7 +182,9 @@ TEST_CASE("FrameMeter: where the bytes are cut makes no difference", "[gateway][
                      std::string(random.Below(60), 'x'));
     }
     const base::TimePoint now(seconds(1));
-    FrameMeter whole{FrameLimits(), now}, cut{FrameLimits(), now};
+    PayloadBudget budget(kBudget);
+    AddressMeter one(FrameLimits(), &budget), other(FrameLimits(), &budget);
+    FrameMeter whole(&one, "10.0.0.1", now), cut(&other, "10.0.0.1", now);
     const char* const expected = whole.Feed(bytes, now);
     const char* found = nullptr;
     for (size_t at = 0; at < bytes.size() && found == nullptr;) {

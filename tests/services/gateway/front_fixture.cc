@@ -37,6 +37,8 @@ FrontFixture::FrontFixture(Options options)
              .unix_seconds = [] { return kUnixSeconds; },
              .serves_since = kUnixSeconds - 1,
              .max_body_bytes = options.max_body_bytes,
+             .http_tls = options.http_tls,
+             .grpc_tls = options.grpc_tls,
              .write_stall = options.write_stall,
              .allowed_origins = options.allowed_origins} {
   core_.Call([](RequestDesk& desk, base::TimePoint now) {

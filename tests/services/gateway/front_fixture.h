@@ -30,6 +30,9 @@ class FrontFixture {
     int32_t max_output_tokens = 128;
     base::Duration write_stall = std::chrono::seconds(30);
     std::vector<std::string> allowed_origins;
+    // Borrowed; null: plain.
+    base::TlsServer* http_tls = nullptr;
+    base::TlsServer* grpc_tls = nullptr;
   };
   // What a test of time asserts is an order of events, so the wall clock stands still.
   static constexpr int64_t kUnixSeconds = 1'700'000'000;
