@@ -26,7 +26,8 @@ absl::string_view NameOf(Role role) {
 // does.
 class SegmentWriter {
  public:
-  explicit SegmentWriter(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  SegmentWriter(const Tokenizer& tokenizer, size_t max_text_tokens)
+      : tokenizer_(tokenizer), tokens_left_(max_text_tokens) {}
 
   void Text(absl::string_view text) { text_.append(text.data(), text.size()); }
 
@@ -40,16 +41,20 @@ class SegmentWriter {
     segments_.emplace_back(item);
   }
 
-  std::vector<scheduler::Segment> Finish() {
+  absl::StatusOr<std::vector<scheduler::Segment>> Finish() {
     FlushRun();
+    if (too_long_) return absl::OutOfRangeError("more text than asked for");
     return std::move(segments_);
   }
 
  private:
   void FlushText() {
-    const std::vector<int32_t> ids = tokenizer_.Encode(text_);
-    run_.ids.insert(run_.ids.end(), ids.begin(), ids.end());
+    std::vector<int32_t> ids;
+    too_long_ = too_long_ || !tokenizer_.EncodeAtMost(text_, tokens_left_, &ids);
     text_.clear();
+    if (too_long_) return;
+    tokens_left_ -= ids.size();
+    run_.ids.insert(run_.ids.end(), ids.begin(), ids.end());
   }
   void FlushRun() {
     FlushText();
@@ -58,6 +63,8 @@ class SegmentWriter {
   }
 
   const Tokenizer& tokenizer_;
+  size_t tokens_left_;
+  bool too_long_ = false;
   std::string text_;
   scheduler::TokenRun run_;
   std::vector<scheduler::Segment> segments_;
@@ -97,9 +104,9 @@ absl::StatusOr<ChatLayout> ChatLayout::Create(const Tokenizer& tokenizer,
 }
 
 absl::StatusOr<std::vector<scheduler::Segment>> ChatLayout::Segments(
-    absl::Span<const Message> messages) const {
+    absl::Span<const Message> messages, size_t max_text_tokens) const {
   if (messages.empty()) return absl::InvalidArgumentError("no messages");
-  SegmentWriter writer(*tokenizer_);
+  SegmentWriter writer(*tokenizer_, max_text_tokens);
   const auto begin_message = [&](Role role) {
     writer.Control(message_start_);
     writer.Text(NameOf(role));

@@ -34,9 +34,10 @@ class ChatLayout {
 
   // The prompt that asks for the assistant's next message. Without a system message at the start
   // the template's own is added. Control words in texts stay plain text. INVALID_ARGUMENT for no
-  // messages.
-  absl::StatusOr<std::vector<scheduler::Segment>> Segments(
-      absl::Span<const Message> messages) const;
+  // messages; OUT_OF_RANGE, soon, when their texts have more than `max_text_tokens` or a word that
+  // is none, see Tokenizer::EncodeAtMost.
+  absl::StatusOr<std::vector<scheduler::Segment>> Segments(absl::Span<const Message> messages,
+                                                           size_t max_text_tokens = SIZE_MAX) const;
 
  private:
   ChatLayout(const Tokenizer& tokenizer, const ModelConfig& config);

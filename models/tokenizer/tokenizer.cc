@@ -8,8 +8,19 @@ namespace triptych::models {
 
 std::vector<int32_t> Tokenizer::Encode(absl::string_view text) const {
   std::vector<int32_t> ids;
-  AppendText(text, &ids);
+  AppendText(text, {}, &ids);
   return ids;
+}
+
+bool Tokenizer::EncodeAtMost(absl::string_view text, size_t max_tokens,
+                             std::vector<int32_t>* ids) const {
+  return AppendText(text, {.max_tokens = max_tokens, .max_word_bytes = kMaxWordBytes}, ids);
+}
+
+size_t Tokenizer::MostBytesOf(size_t tokens) const {
+  // Normalising makes three bytes of nine where a syllable of Hangul is composed, and at least a
+  // third of anything else.
+  return 3 * longest_bytes_ * tokens;
 }
 
 std::vector<int32_t> Tokenizer::EncodeWithControl(absl::string_view text) const {
@@ -26,12 +37,12 @@ std::vector<int32_t> Tokenizer::EncodeWithControl(absl::string_view text) const 
       ++at;
       continue;
     }
-    AppendText(text.substr(plain_begin, at - plain_begin), &ids);
+    AppendText(text.substr(plain_begin, at - plain_begin), {}, &ids);
     ids.push_back(match->second);
     at += match->first.size();
     plain_begin = at;
   }
-  AppendText(text.substr(plain_begin), &ids);
+  AppendText(text.substr(plain_begin), {}, &ids);
   return ids;
 }
 
@@ -60,24 +71,29 @@ std::string Tokenizer::Decode(const std::vector<int32_t>& ids) const {
   return ReplaceInvalidUtf8(bytes);
 }
 
-void Tokenizer::AppendText(absl::string_view text, std::vector<int32_t>* ids) const {
-  if (text.empty()) return;
+bool Tokenizer::AppendText(absl::string_view text, const Bound& bound,
+                           std::vector<int32_t>* ids) const {
+  if (text.empty()) return true;
   const std::string valid = ReplaceInvalidUtf8(text);
-  AppendNormalized(normalize_ ? NormalizeNfc(valid) : valid, ids);
+  return AppendNormalized(normalize_ ? NormalizeNfc(valid) : valid, bound, ids);
 }
 
-void Tokenizer::AppendNormalized(absl::string_view text, std::vector<int32_t>* ids) const {
+bool Tokenizer::AppendNormalized(absl::string_view text, const Bound& bound,
+                                 std::vector<int32_t>* ids) const {
   std::vector<int32_t> symbols;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = PieceEnd(text, begin);
     CHECK_GT(end, begin);
+    if (end - begin > bound.max_word_bytes) return false;
     symbols.clear();
     for (size_t i = begin; i < end; ++i) {
       symbols.push_back(byte_ids_[static_cast<unsigned char>(text[i])]);
     }
     merges_.Apply(symbols, ids);
+    if (ids->size() > bound.max_tokens) return false;
     begin = end;
   }
+  return true;
 }
 
 }  // namespace triptych::models

@@ -30,6 +30,14 @@ class Tokenizer {
   // Tokens of a user's text. Control words such as <|im_end|> in it are plain text: a control id
   // never comes out. Bytes that are no UTF-8 become U+FFFD. O(n log n) in the longest word.
   std::vector<int32_t> Encode(absl::string_view text) const;
+  // The same for a text that must fit: false, and `ids` is of no use, when it has more than
+  // `max_tokens` tokens or a word of more than kMaxWordBytes. Linear, and stops soon after
+  // `max_tokens`.
+  bool EncodeAtMost(absl::string_view text, size_t max_tokens, std::vector<int32_t>* ids) const;
+  // Bounds the logarithm of a text's time; no language has such a word.
+  static constexpr size_t kMaxWordBytes = 64 << 10;
+  // A text of more than this many bytes has more than `tokens` tokens, whatever it says.
+  size_t MostBytesOf(size_t tokens) const;
   // Tokens of a text of our own, in which control words are control ids.
   std::vector<int32_t> EncodeWithControl(absl::string_view text) const;
 
@@ -47,13 +55,19 @@ class Tokenizer {
   friend class TokenizerFileReader;
   Tokenizer() = default;
   // Appends the tokens of a text without control words.
-  void AppendText(absl::string_view text, std::vector<int32_t>* ids) const;
-  void AppendNormalized(absl::string_view text, std::vector<int32_t>* ids) const;
+  struct Bound {
+    size_t max_tokens = SIZE_MAX;
+    size_t max_word_bytes = SIZE_MAX;
+  };
+  bool AppendText(absl::string_view text, const Bound& bound, std::vector<int32_t>* ids) const;
+  bool AppendNormalized(absl::string_view text, const Bound& bound,
+                        std::vector<int32_t>* ids) const;
 
   std::vector<std::string> bytes_;          // by id
   std::array<int32_t, 256> byte_ids_ = {};  // token of each single byte
   MergeTable merges_;
   bool normalize_ = true;
+  size_t longest_bytes_ = 1;  // of a token
   // Control words and ids, the longest word first.
   std::vector<std::pair<std::string, int32_t>> controls_;
 };

@@ -122,6 +122,7 @@ class TokenizerFileReader {
       std::string& slot = tokenizer_->bytes_[static_cast<size_t>(id)];
       if (!slot.empty()) return Malformed(absl::StrCat("id ", id, " is used twice"));
       slot = bytes;
+      tokenizer_->longest_bytes_ = std::max(tokenizer_->longest_bytes_, bytes.size());
       ids_[std::move(bytes)] = id;
     }
     for (int byte = 0; byte < 256; ++byte) {

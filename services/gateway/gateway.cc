@@ -33,6 +33,9 @@ namespace triptych::services {
 
 namespace {
 
+// One reads for others while a tenant keeps the other busy. They wait for no device.
+constexpr int kParsers = 2;
+
 bool ServesClientMetrics(const GatewayOptions& options) {
   if (options.client_metrics == "auto") return IsLoopback(options.http);
   return options.client_metrics == "on";
@@ -98,6 +101,7 @@ struct Gateway::Parts {
               .core = core,
               .budget = budget,
               .keys = *keys,
+              .parsers = parsers,
               .metrics = metrics,
               .log = log,
               .ready = [this] { return Ready(); },
@@ -120,6 +124,7 @@ struct Gateway::Parts {
     link_ready.store(nullptr);
     core.Call([](RequestDesk& desk, base::TimePoint now) { desk.EndAll(now); });
     core.Stop();
+    parsers.Stop();
     http.reset();
     if (gate != nullptr) gate->StopAccepting();
     if (grpc != nullptr) grpc->Stop(std::chrono::milliseconds(500));
@@ -161,6 +166,7 @@ struct Gateway::Parts {
   std::atomic<SchedulerLink*> link_ready{nullptr};
   SelfProbe probe{clock};
   GatewayCore core;
+  ParsePool parsers{kParsers};
   const FrontEnd front;
   TokensService tokens;
   PayloadService payload;

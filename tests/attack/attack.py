@@ -152,17 +152,23 @@ def departures(cluster, until):
 
 
 def prompts(cluster, until):
-    """Texts of 4 MB that no context holds."""
-    sent = 0
-    body = says("the" * 1_300_000)
+    """Bodies that are long to read, eight at a time: texts that no context holds, and numbers."""
+    sent, held = 0, []
+    bodies = [says("the" * 1_300_000), says("word " * 800_000),
+              dict(says("hi"), stop=[1] * 2_000_000)]
+    texts = [json.dumps(body).encode() for body in bodies]
     for _ in half_the_time(until):
         try:
-            with post(cluster, body) as client:
-                client.settimeout(20)
-                client.recv(1000)
+            client = connect(cluster["http"])
+            text = texts[sent % len(texts)]
+            client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+                           b"Content-Length: %d\r\n\r\n" % len(text) + text)
+            held.append(client)
         except OSError:
             pass
         sent += 1
+        if len(held) > 8:
+            held.pop(0).close()
     return sent, sent
 
 

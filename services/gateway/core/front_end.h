@@ -18,6 +18,7 @@
 #include "services/gateway/core/connection_table.h"
 #include "services/gateway/core/gateway_core.h"
 #include "services/gateway/core/gateway_metrics.h"
+#include "services/gateway/core/parse_pool.h"
 #include "services/gateway/request/intake.h"
 #include "services/gateway/request/payload_budget.h"
 
@@ -28,6 +29,7 @@ struct FrontEnd {
   GatewayCore& core;
   PayloadBudget& budget;
   ApiKeys& keys;
+  ParsePool& parsers;
   GatewayMetrics& metrics;
   base::Logger* log;
   std::function<bool()> ready;

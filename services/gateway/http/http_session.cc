@@ -222,21 +222,87 @@ void HttpSession::OnBodyChunk(Error error, size_t offered) {
 
 void HttpSession::OnBody() {
   ClearDeadline();
+  accepted_ = front_.core.Now();
+  access_.completion = DrawClientId();
+  if (request_id_.empty()) request_id_ = access_.completion;
+  if (static_cast<int64_t>(body_.size()) <= ParsePool::kAtOnceBytes) {
+    ReadRequest();
+    return OnRequestRead();
+  }
+  SetSilent(base::kNever);
+  const bool posted = front_.parsers.Post(
+      client_.tenant,
+      [self = shared_from_this(), executor = socket_.get_executor()](ParsePool::Turn turn) {
+        if (turn == ParsePool::Turn::kRun) {
+          self->ReadRequest();
+        } else {
+          self->read_ = Refuse("draining");
+        }
+        asio::post(executor, [self] {
+          if (self->socket_.is_open()) self->OnRequestRead();
+        });
+      });
+  if (posted) return;
+  read_ = Refuse("overloaded");
+  OnRequestRead();
+}
+
+void HttpSession::ReadRequest() {
+  const auto document = [this](absl::StatusOr<std::string> json) {
+    if (!json.ok()) return void(read_ = json.status());
+    read_ = *std::move(json);
+  };
+  const auto request = [this](Endpoint endpoint) {
+    absl::StatusOr<Prepared> prepared = Prepare(endpoint);
+    if (!prepared.ok()) return void(read_ = prepared.status());
+    read_ = *std::move(prepared);
+  };
   switch (target_.route) {
     case services::Route::kChat:
-      return StartAnswers(Endpoint::kChat);
+      return request(Endpoint::kChat);
     case services::Route::kCompletions:
-      return StartAnswers(Endpoint::kCompletions);
+      return request(Endpoint::kCompletions);
+    case services::Route::kTokenize:
+      return document(TokenizeJson(front_.intake, body_, &reservation_));
     default:
-      break;
+      return document(DetokenizeJson(front_.intake, body_));
   }
-  absl::StatusOr<std::string> json = target_.route == services::Route::kTokenize
-                                         ? TokenizeJson(front_.intake, body_, &reservation_)
-                                         : DetokenizeJson(front_.intake, body_);
+}
+
+absl::StatusOr<HttpSession::Prepared> HttpSession::Prepare(Endpoint endpoint) {
+  Prepared prepared;
+  ASSIGN_OR_RETURN(prepared.request, ParseOpenAiRequest(body_, endpoint));
+  std::vector<ChatRequest>& prompts = prepared.request.prompts;
+  const int64_t choices = prompts.front().choices;
+  const int64_t answers = static_cast<int64_t>(prompts.size()) * choices;
+  if (choices > 1 && answers > kMaxChoices) {
+    return At("n", Refuse("invalid_request",
+                          absl::StrCat("prompts times n is ", answers, ", at most ", kMaxChoices)));
+  }
+  for (ChatRequest& chat : prompts) {
+    ChatRequest rest{
+        .model = chat.model, .top_logprobs = chat.top_logprobs, .choices = chat.choices};
+    chat.tag = request_id_;
+    PayloadBudget::Reservation reservation = front_.budget.Open(client_.tenant);
+    std::swap(reservation, reservation_);
+    ASSIGN_OR_RETURN(
+        std::unique_ptr<ParsedRequest> prompt,
+        front_.intake.Parse(std::exchange(chat, rest), std::move(reservation), &client_));
+    prepared.prompts.push_back(std::move(prompt));
+  }
+  return prepared;
+}
+
+void HttpSession::OnRequestRead() {
   DropBody();
-  if (json.ok()) return WriteReply({.body = *std::move(json)});
-  front_.metrics.Refused(json.status());
-  ReplyError(json.status());
+  absl::StatusOr<std::variant<Prepared, std::string>> read = std::exchange(read_, std::string());
+  if (!read.ok()) {
+    SetSilent(front_.core.Now());
+    front_.metrics.Refused(read.status());
+    return ReplyError(read.status(), std::chrono::seconds(1));
+  }
+  if (auto* json = std::get_if<std::string>(&*read)) return WriteReply({.body = std::move(*json)});
+  StartAnswers(std::move(std::get<Prepared>(*read)));
 }
 
 void HttpSession::Discard(const absl::Status& refusal) {

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "services/gateway/core/client.h"
@@ -21,6 +22,7 @@
 #include "services/gateway/http/http_target.h"
 #include "services/gateway/http/http_timeouts.h"
 #include "services/gateway/request/openai_request.h"
+#include "services/gateway/request/parsed_request.h"
 
 namespace triptych::services {
 
@@ -56,6 +58,12 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
     std::shared_ptr<HttpSession> session;
   };
 
+  // A body that has been read: prompts in order, each laid out and counted in the budget.
+  struct Prepared {
+    OpenAiRequest request;  // its prompts' messages are gone
+    std::vector<std::unique_ptr<ParsedRequest>> prompts;
+  };
+
   // What the access log will say of the request that is being served.
   struct Access {
     base::TimePoint begun;
@@ -82,10 +90,15 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void DiscardMore(absl::Status refusal, int64_t left);
   boost::beast::string_view Header(boost::beast::string_view name) const;
 
+  // What may take long: on a thread of the pool, while nothing else happens here.
+  void ReadRequest();
+  absl::StatusOr<Prepared> Prepare(Endpoint endpoint);
+  void OnRequestRead();
+
   // Answering.
-  void StartAnswers(Endpoint endpoint);
-  absl::Status TryStartAnswers(Endpoint endpoint);
-  absl::Status StartPrompt(ChatRequest chat, base::TimePoint accepted, OpenAiRequest* request);
+  void StartAnswers(Prepared prepared);
+  absl::Status TryStartAnswers(Prepared* prepared);
+  absl::Status StartPrompt(std::unique_ptr<ParsedRequest> prompt, const Prepared& prepared);
   void LeaveAnswers();
   void WatchForDeparture();
   void TakeEarlyBytes();
@@ -140,6 +153,10 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   std::string request_id_;  // the client's own, or drawn
   Access access_;
   bool must_close_ = false;
+
+  base::TimePoint accepted_;
+  // What ReadRequest made of the body: what is to be answered, or the answer.
+  absl::StatusOr<std::variant<Prepared, std::string>> read_ = Prepared{};
 
   std::optional<Live> live_;
   std::string out_;

@@ -105,9 +105,8 @@ void HttpSession::ReplyToOptions() {
 
 // ---- answers of the model -----------------------------------------------------------------------
 
-void HttpSession::StartAnswers(Endpoint endpoint) {
-  const absl::Status started = TryStartAnswers(endpoint);
-  DropBody();
+void HttpSession::StartAnswers(Prepared prepared) {
+  const absl::Status started = TryStartAnswers(&prepared);
   if (started.ok()) return WatchForDeparture();
   if (live_ && live_->answers != nullptr) LeaveAnswers();
   live_.reset();
@@ -115,22 +114,16 @@ void HttpSession::StartAnswers(Endpoint endpoint) {
   ReplyError(started, std::chrono::seconds(1));
 }
 
-absl::Status HttpSession::TryStartAnswers(Endpoint endpoint) {
-  const base::TimePoint accepted = front_.core.Now();
-  ASSIGN_OR_RETURN(OpenAiRequest request, ParseOpenAiRequest(body_, endpoint));
-  access_.completion = DrawClientId();
-  if (request_id_.empty()) request_id_ = access_.completion;
+absl::Status HttpSession::TryStartAnswers(Prepared* prepared) {
+  const OpenAiRequest& request = prepared->request;
   if (!request.unknown.empty() && front_.log->Writes(base::LogLevel::kDebug)) {
     front_.log->Log(
         base::LogLevel::kDebug, "members that nobody knows", {},
         {{"completion_id", access_.completion}, {"members", absl::StrJoin(request.unknown, " ")}});
   }
   const ChatRequest& first = request.prompts.front();
-  const int64_t answers = static_cast<int64_t>(request.prompts.size()) * first.choices;
-  if (first.choices > 1 && answers > kMaxChoices) {
-    return At("n", Refuse("invalid_request",
-                          absl::StrCat("prompts times n is ", answers, ", at most ", kMaxChoices)));
-  }
+  const Endpoint endpoint =
+      target_.route == services::Route::kChat ? Endpoint::kChat : Endpoint::kCompletions;
   AnswerForm form{.id = access_.completion,
                   .request_id = request_id_,
                   .model = first.model.empty() ? front_.intake.model().name() : first.model,
@@ -145,21 +138,16 @@ absl::Status HttpSession::TryStartAnswers(Endpoint endpoint) {
   live_->answers = std::make_unique<AnswerGroup>(
       front_.intake.model().tokenizer(), std::move(form),
       request.stream ? AnswerGroup::Form::kStream : AnswerGroup::Form::kDocument);
-  for (ChatRequest& chat : request.prompts) {
-    RETURN_IF_ERROR(StartPrompt(std::move(chat), accepted, &request));
+  for (std::unique_ptr<ParsedRequest>& prompt : prepared->prompts) {
+    RETURN_IF_ERROR(StartPrompt(std::move(prompt), *prepared));
   }
   return absl::OkStatus();
 }
 
 // The n answers to one prompt are requests of their own, alike but for their seeds.
-absl::Status HttpSession::StartPrompt(ChatRequest chat, base::TimePoint accepted,
-                                      OpenAiRequest* request) {
-  const int64_t choices = chat.choices;
-  chat.tag = request_id_;
-  PayloadBudget::Reservation reservation = front_.budget.Open(client_.tenant);
-  std::swap(reservation, reservation_);
-  ASSIGN_OR_RETURN(std::unique_ptr<ParsedRequest> prompt,
-                   front_.intake.Parse(std::move(chat), std::move(reservation), &client_));
+absl::Status HttpSession::StartPrompt(std::unique_ptr<ParsedRequest> prompt,
+                                      const Prepared& prepared) {
+  const int64_t choices = prepared.request.prompts.front().choices;
   access_.tenant = prompt->submit.tenant;
   // A weak pointer: the core's hold on a mailbox must not keep a closed connection.
   const auto wake = [weak = weak_from_this(), executor = socket_.get_executor()] {
@@ -174,7 +162,8 @@ absl::Status HttpSession::StartPrompt(ChatRequest chat, base::TimePoint accepted
     CompleteRequest(parsed.get());
     parsed->input.sampling.seed += static_cast<uint64_t>(parsed->seed_given ? i : 0);
     auto mailbox = std::make_shared<AnswerMailbox>(
-        request->stream ? AnswerMailbox::Wake::kEachPart : AnswerMailbox::Wake::kAtEnd, wake);
+        prepared.request.stream ? AnswerMailbox::Wake::kEachPart : AnswerMailbox::Wake::kAtEnd,
+        wake);
     live_->answers->Add(
         id, mailbox,
         {.prompt_tokens = parsed->submit.prompt_tokens, .picture_tokens = parsed->picture_tokens},
@@ -184,7 +173,7 @@ absl::Status HttpSession::StartPrompt(ChatRequest chat, base::TimePoint accepted
                                        .parsed = std::move(parsed),
                                        .sink = std::move(mailbox),
                                        .owner = client_.key.empty() ? "" : client_.owner,
-                                       .accepted = accepted}));
+                                       .accepted = accepted_}));
   }
   return absl::OkStatus();
 }

@@ -169,10 +169,19 @@ absl::Status Intake::CheckMessages(const ChatRequest& request) const {
 }
 
 absl::Status Intake::CheckTextBytes(int64_t bytes) const {
-  if (bytes <= limits_.max_text_bytes) return absl::OkStatus();
+  const auto context = static_cast<size_t>(model_.context_tokens());
+  const auto fits = static_cast<int64_t>(model_.tokenizer().MostBytesOf(context));
+  const int64_t most = std::min(limits_.max_text_bytes, fits);
+  if (bytes <= most) return absl::OkStatus();
+  return Refuse("prompt_too_long", absl::StrCat("the prompt has ", bytes,
+                                                " bytes of text, at most ", most, " are read"));
+}
+
+absl::Status Intake::TooMuchText() const {
   return Refuse("prompt_too_long",
-                absl::StrCat("the prompt has ", bytes, " bytes of text, at most ",
-                             limits_.max_text_bytes, " are read"));
+                absl::StrCat("the prompt has more text than the context of ",
+                             model_.context_tokens(), " tokens holds, or a word of more than ",
+                             models::Tokenizer::kMaxWordBytes, " bytes"));
 }
 
 absl::Status Intake::TooLong(int64_t prompt_tokens) const {
@@ -259,7 +268,9 @@ absl::Status Intake::LayOutChat(ChatRequest* request, ParsedRequest* parsed,
       to.parts.emplace_back(*std::move(item));
     }
   }
-  absl::StatusOr<std::vector<scheduler::Segment>> segments = model_.chat().Segments(messages);
+  absl::StatusOr<std::vector<scheduler::Segment>> segments =
+      model_.chat().Segments(messages, static_cast<size_t>(model_.context_tokens()));
+  if (absl::IsOutOfRange(segments.status())) return TooMuchText();
   if (!segments.ok()) return Invalid("the messages make no prompt");
   parsed->input.segments = *std::move(segments);
   return absl::OkStatus();
@@ -269,7 +280,8 @@ absl::Status Intake::LayOutPrompt(const RawPrompt& prompt, ParsedRequest* parsed
   scheduler::TokenRun run;
   if (const auto* text = std::get_if<std::string>(&prompt)) {
     RETURN_IF_ERROR(CheckTextBytes(static_cast<int64_t>(text->size())));
-    run.ids = model_.tokenizer().Encode(*text);
+    const auto context = static_cast<size_t>(model_.context_tokens());
+    if (!model_.tokenizer().EncodeAtMost(*text, context, &run.ids)) return TooMuchText();
   } else {
     const models::ModelConfig& config = model_.config();
     for (const int64_t id : std::get<std::vector<int64_t>>(prompt)) {

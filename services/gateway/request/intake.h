@@ -51,6 +51,7 @@ class Intake {
   absl::Status CheckMessages(const ChatRequest& request) const;
   absl::Status CheckTextBytes(int64_t bytes) const;
   absl::Status TooLong(int64_t prompt_tokens) const;
+  absl::Status TooMuchText() const;
   absl::Status Explain(const absl::Status& refusal) const;
   absl::Status LayOutChat(ChatRequest* request, ParsedRequest* parsed, Payload* payload) const;
   absl::Status LayOutPrompt(const RawPrompt& prompt, ParsedRequest* parsed) const;

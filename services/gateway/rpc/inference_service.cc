@@ -55,12 +55,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                                 const grpc::ByteBuffer& request) {
     auto reactor = std::shared_ptr<GenerateReactor>(new GenerateReactor(front, context));
     reactor->self_ = reactor;
-    const absl::Status started = reactor->Start(request);
-    if (!started.ok()) {
-      front.metrics.Refused(started);
-      base::MutexLock lock(&reactor->mutex_);
-      reactor->Conclude(started, std::chrono::seconds(1));
-    }
+    if (absl::Status begun = reactor->Receive(request); !begun.ok()) reactor->RefuseCall(begun);
     return reactor.get();
   }
 
@@ -74,6 +69,8 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   // The client left, or its own deadline passed. The core need not have started it yet: the post
   // that starts it is ahead of this one.
   void OnCancel() override {
+    base::MutexLock lock(&mutex_);
+    left_ = true;
     if (id_.number != 0) front_.core.Leave(id_);
   }
 
@@ -89,20 +86,53 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   GenerateReactor(const FrontEnd& front, grpc::CallbackServerContext* context)
       : front_(front), context_(context) {}
 
-  absl::Status Start(const grpc::ByteBuffer& bytes) {
-    const base::TimePoint accepted = front_.core.Now();
+  // A request as it came.
+  struct Received {
+    grpc::ByteBuffer bytes;
+    Client client;
+    PayloadBudget::Reservation reservation;
+    base::TimePoint accepted;
+  };
+
+  // Starts it here if it is small, else on a thread of the pool.
+  absl::Status Receive(const grpc::ByteBuffer& bytes) {
+    Received received{.bytes = bytes, .accepted = front_.core.Now()};
     const auto size = static_cast<int64_t>(bytes.Length());
     if (size > front_.max_body_bytes) return services::Refuse("body_too_large");
-    ASSIGN_OR_RETURN(const Client client, ClientOf(front_, *context_));
-    PayloadBudget::Reservation reservation = front_.budget.Open(client.tenant);
-    if (!reservation.GrowTo(size)) return services::Refuse("overloaded");
-    ASSIGN_OR_RETURN(v1::GenerateRequest request, ReadGenerateRequest(bytes));
+    ASSIGN_OR_RETURN(received.client, ClientOf(front_, *context_));
+    const std::string tenant = received.client.tenant;
+    received.reservation = front_.budget.Open(tenant);
+    if (!received.reservation.GrowTo(size)) return services::Refuse("overloaded");
+    if (size <= ParsePool::kAtOnceBytes) return Start(std::move(received));
+    const bool posted = front_.parsers.Post(
+        tenant,
+        [self = shared_from_this(), received = std::move(received)](ParsePool::Turn turn) mutable {
+          const absl::Status started = turn == ParsePool::Turn::kRun
+                                           ? self->Start(std::move(received))
+                                           : services::Refuse("draining");
+          if (!started.ok()) self->RefuseCall(started);
+        });
+    return posted ? absl::OkStatus() : services::Refuse("overloaded");
+  }
+
+  void RefuseCall(const absl::Status& status) {
+    front_.metrics.Refused(status);
+    base::MutexLock lock(&mutex_);
+    Conclude(status, std::chrono::seconds(1));
+  }
+
+  absl::Status Start(Received received) {
+    const Client& client = received.client;
+    ASSIGN_OR_RETURN(v1::GenerateRequest request, ReadGenerateRequest(received.bytes));
     ASSIGN_OR_RETURN(ChatRequest chat, FromProto(std::move(request)));
-    ASSIGN_OR_RETURN(std::unique_ptr<ParsedRequest> parsed,
-                     front_.intake.Parse(std::move(chat), std::move(reservation), &client));
+    ASSIGN_OR_RETURN(
+        std::unique_ptr<ParsedRequest> parsed,
+        front_.intake.Parse(std::move(chat), std::move(received.reservation), &client));
     RETURN_IF_ERROR(front_.keys.Charge(client, *parsed, front_.intake.model().name()));
-    id_ = front_.core.NextId();
     CompleteRequest(parsed.get());
+    base::MutexLock lock(&mutex_);
+    if (left_) return services::Refuse("cancelled");
+    id_ = front_.core.NextId();
     request_id_ = parsed->client_id;
     // Weak: the mailbox must not keep a call that is over.
     auto wake = [weak = weak_from_this()] {
@@ -116,7 +146,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                               .parsed = std::move(parsed),
                               .sink = mailbox_,
                               .owner = client.owner,
-                              .accepted = accepted});
+                              .accepted = received.accepted});
   }
 
   void WriteMail() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -205,10 +235,11 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   grpc::CallbackServerContext* const context_;
   // Shared with gRPC, and weakly with the mailbox: see the class.
   std::shared_ptr<GenerateReactor> self_;
-  scheduler::RequestId id_;
-  std::string request_id_;
-  std::shared_ptr<AnswerMailbox> mailbox_;  // shared with the core
   base::Mutex mutex_;
+  scheduler::RequestId id_ ABSL_GUARDED_BY(mutex_);
+  bool left_ ABSL_GUARDED_BY(mutex_) = false;  // the client, before it was started
+  std::string request_id_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<AnswerMailbox> mailbox_ ABSL_GUARDED_BY(mutex_);  // shared with the core
   v1::GenerateResponse response_ ABSL_GUARDED_BY(mutex_);
   grpc::ByteBuffer bytes_ ABSL_GUARDED_BY(mutex_);  // of the response that is being written
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -108,6 +108,42 @@ TEST_CASE("Tokenizer: a giant word and a giant run of marks come out whole",
   CHECK(tokenizer->Decode(tokenizer->Encode(marks)) == ordered);
 }
 
+TEST_CASE("Tokenizer: a text that must fit is Encode's, or refused soon",
+          "[models][tokenizer][hostile]") {
+  const auto tokenizer = Small();
+  const std::string text = "abc na\u00efve \u6771\u4eac \U0001F642 a\u0301\n";
+  const std::vector<int32_t> whole = tokenizer->Encode(text);
+  for (size_t most = 0; most < whole.size() + 3; ++most) {
+    std::vector<int32_t> ids;
+    REQUIRE(tokenizer->EncodeAtMost(text, most, &ids) == (most >= whole.size()));
+    if (most >= whole.size()) CHECK(ids == whole);
+  }
+  // What is beyond the bound is not merged.
+  std::string words;
+  for (int i = 0; i < 1'000'000; ++i) words += "word ";
+  std::vector<int32_t> ids;
+  CHECK_FALSE(tokenizer->EncodeAtMost(words, 100, &ids));
+  CHECK(ids.size() < 110);
+  // Nor a word that is none.
+  const std::string longest(Tokenizer::kMaxWordBytes, 'x');
+  ids.clear();
+  CHECK(tokenizer->EncodeAtMost(longest, SIZE_MAX, &ids));
+  ids.clear();
+  CHECK_FALSE(tokenizer->EncodeAtMost(longest + "x", SIZE_MAX, &ids));
+  CHECK(ids.empty());
+}
+
+TEST_CASE("Tokenizer: no text of more bytes than it says has so few tokens",
+          "[models][tokenizer][hostile]") {
+  const auto tokenizer = Small();
+  // The densest there are: merged to the longest token, and composed out of many bytes.
+  for (const char* one : {"xxxx", "\u1112\u1175\u11ab", "\u03b1\u0313\u0300\u0345"}) {
+    std::string text;
+    for (int i = 0; i < 1000; ++i) text += one;
+    CHECK(text.size() <= tokenizer->MostBytesOf(tokenizer->Encode(text).size()));
+  }
+}
+
 TEST_CASE("Tokenizer: a malformed file is refused", "[models][tokenizer][hostile]") {
   using absl::StatusCode;
   REQUIRE(CodeOf(SmallTokenizerJson()) == StatusCode::kOk);

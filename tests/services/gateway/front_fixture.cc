@@ -30,6 +30,7 @@ FrontFixture::FrontFixture(Options options)
              .core = core_,
              .budget = budget_,
              .keys = keys_,
+             .parsers = parsers_,
              .metrics = metrics_,
              .log = &log_,
              .ready = [this] { return ready_.load(); },
@@ -61,6 +62,7 @@ FrontFixture::FrontFixture(Options options)
 FrontFixture::~FrontFixture() {
   core_.Call([](RequestDesk& desk, base::TimePoint now) { desk.EndAll(now); });
   core_.Stop();
+  parsers_.Stop();
   http_.reset();
   gate_->StopAccepting();
   grpc_->Stop(base::Duration(0));  // its calls ask the gate who they are of

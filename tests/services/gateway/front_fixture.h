@@ -91,6 +91,7 @@ class FrontFixture {
   const int64_t budget_bytes_;
   PayloadBudget budget_;
   ApiKeys keys_{clock_};
+  ParsePool parsers_{2};
   std::atomic<bool> ready_{true};
   Inbox<scheduler::SubmitRequest> submits_;
   size_t taken_ = 0;
