@@ -71,23 +71,25 @@ cudaError_t ReserveDecode(DecodeCut* cut, int64_t parts, int kv_heads) {
 }
 
 // Rows [0, decode_rows) for the kernel that knows their shape.
-cudaError_t PlanDecode(const AttentionPlan& plan, int sm_count, const CudaContext* context,
+cudaError_t PlanDecode(const AttentionPlan& plan, int sm_count, const GemmChoices* choices,
                        cudaStream_t stream, DecodeCut* cut) {
   const AttentionRows& rows = plan.rows();
   const AttentionChoiceKey key = {plan.heads(), plan.layout().kv_heads};
-  const DecodeAttentionChoice* tuned = context == nullptr || context->choices == nullptr
-                                           ? nullptr
-                                           : context->choices->Find(key, rows.decode_rows);
+  std::vector<int32_t> lengths(rows.decode_rows);
+  int64_t context = rows.decode_context;
+  for (int32_t row = 0; row < rows.decode_rows; ++row) {
+    lengths[row] = rows.host.first_token[row] + 1;
+    if (rows.decode_context == 0) context += lengths[row];
+  }
+  if (rows.decode_context == 0) context /= rows.decode_rows;
+  const DecodeAttentionChoice* tuned =
+      choices == nullptr ? nullptr : choices->Find(key, rows.decode_rows, context);
   const DecodeAttentionChoice choice =
-      tuned != nullptr ? *tuned : RuleForAttention(key, rows.decode_rows, sm_count);
+      tuned != nullptr ? *tuned : RuleForAttention(key, rows.decode_rows, context, sm_count);
   const int32_t used = choice.target + rows.decode_rows;
   if (const cudaError_t error = ReserveDecode(cut, used, key.kv_heads)) return error;
   cut->choice = choice;
   cut->used = used;
-  std::vector<int32_t> lengths(rows.decode_rows);
-  for (int32_t row = 0; row < rows.decode_rows; ++row) {
-    lengths[row] = rows.host.first_token[row] + 1;
-  }
   PlanDecodeParts(lengths, {rows.host.page_begin, static_cast<size_t>(rows.decode_rows) + 1},
                   plan.layout().block_tokens, choice, {cut->pinned, static_cast<size_t>(used)});
   return cudaMemcpyAsync(cut->device, cut->pinned, used * sizeof(DecodePart),
@@ -110,6 +112,7 @@ int internal::PlanAttentionCuda(AttentionPlan* plan, const Stream& on) {
   auto* cuda = static_cast<CudaAttentionPlan*>(plan->cuda().data);
   const AttentionRows& rows = plan->rows();
   const auto stream = static_cast<cudaStream_t>(CudaStreamOf(on));
+  const GemmChoices* const choices = on.cuda == nullptr ? nullptr : on.cuda->choices;
   int workers = 0;
   if (const cudaError_t error = CountWorkers(&workers)) return error;
   cuda->cut.works = 0;
@@ -117,7 +120,7 @@ int internal::PlanAttentionCuda(AttentionPlan* plan, const Stream& on) {
   cuda->first_prefill_row = 0;
   if (rows.decode_rows > 0 && DecodeAttentionServes(plan->layout(), plan->heads())) {
     cuda->first_prefill_row = rows.decode_rows;
-    if (const cudaError_t error = PlanDecode(*plan, workers, on.cuda, stream, &cuda->decode)) {
+    if (const cudaError_t error = PlanDecode(*plan, workers, choices, stream, &cuda->decode)) {
       return error;
     }
   }

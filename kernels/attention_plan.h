@@ -30,6 +30,9 @@ struct AttentionRows {
   };
   int32_t rows = 0;
   int32_t decode_rows = 0;
+  // Tokens that a decode row sees, about, which the cut of all of them is chosen for; 0: in the
+  // mean as many as they see. Whoever captured a launch keeps to the choice with it.
+  int64_t decode_context = 0;
   int64_t tokens = 0;  // query_begin[rows]
   int64_t pages = 0;   // page_begin[rows]
   Arrays host;

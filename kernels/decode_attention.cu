@@ -554,7 +554,7 @@ int internal::DecodeAttentionCuda(const DecodeAttentionArgs& args,
   }
   cudaLaunchAttribute attributes[2] = {};
   unsigned count = 0;
-  if (pdl) {
+  if (pdl && choice.beside) {
     attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[count++].val.programmaticStreamSerializationAllowed = 1;
   }

@@ -33,8 +33,11 @@ struct DecodePart {
 
 // The blocks of one kernel and how they share a row: fixed for a captured graph.
 struct DecodeAttentionChoice {
-  int cluster = 1;    // blocks that share a part: 1, 2, 4 or 8
-  int target = 66;    // parts that fill the device
+  int cluster = 1;  // blocks that share a part: 1, 2, 4 or 8
+  int target = 66;  // parts that fill the device
+  // Begins beside the last blocks of its predecessor. Saves a launch's latency; but what is still
+  // there takes room, so that the blocks crowd on the multiprocessors that were free first.
+  bool beside = true;
   bool early = true;  // the next kernel may start as soon as this one has seen its predecessor end
 };
 

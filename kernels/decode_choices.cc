@@ -1,7 +1,9 @@
 #include "kernels/decode_choices.h"
 
 #include <algorithm>
+#include <limits>
 #include <string>
+#include <tuple>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -51,13 +53,15 @@ bool AddLinear(Words words, GemmChoices* choices) {
 
 bool AddAttention(const Words& words, GemmChoices* choices) {
   const std::vector<int64_t> n = Numbers(words);
-  if (n.size() != 6 || n[3] < 1 || n[3] > 8 || n[4] < 1 || n[4] > 4096) return false;
+  if (n.size() != 8 || n[4] < 1 || n[4] > 8 || n[5] < 1 || n[5] > 4096) return false;
   choices->attention.push_back(
       {.key = {.heads = static_cast<int>(n[0]), .kv_heads = static_cast<int>(n[1])},
        .rows = n[2],
-       .choice = {.cluster = static_cast<int>(n[3]),
-                  .target = static_cast<int>(n[4]),
-                  .early = n[5] != 0}});
+       .context = n[3] == 0 ? std::numeric_limits<int64_t>::max() : n[3],
+       .choice = {.cluster = static_cast<int>(n[4]),
+                  .target = static_cast<int>(n[5]),
+                  .beside = n[6] != 0,
+                  .early = n[7] != 0}});
   return true;
 }
 
@@ -75,13 +79,18 @@ const DecodeLinearChoice* GemmChoices::Find(const LinearChoiceKey& key, int64_t 
   return best == nullptr ? nullptr : &best->choice;
 }
 
-const DecodeAttentionChoice* GemmChoices::Find(const AttentionChoiceKey& key, int64_t rows) const {
+const DecodeAttentionChoice* GemmChoices::Find(const AttentionChoiceKey& key, int64_t rows,
+                                               int64_t context) const {
   const Attention* best = nullptr;
   for (const Attention& line : attention) {
-    if (line.key.heads != key.heads || line.key.kv_heads != key.kv_heads || line.rows < rows) {
+    if (line.key.heads != key.heads || line.key.kv_heads != key.kv_heads || line.rows < rows ||
+        line.context < context) {
       continue;
     }
-    if (best == nullptr || line.rows < best->rows) best = &line;
+    if (best == nullptr ||
+        std::tie(line.rows, line.context) < std::tie(best->rows, best->context)) {
+      best = &line;
+    }
   }
   return best == nullptr ? nullptr : &best->choice;
 }
@@ -104,11 +113,15 @@ absl::StatusOr<GemmChoices> ParseDecodeChoices(absl::string_view text) {
   return choices;
 }
 
-DecodeAttentionChoice RuleForAttention(const AttentionChoiceKey& key, int64_t rows, int sm_count) {
+DecodeAttentionChoice RuleForAttention(const AttentionChoiceKey& key, int64_t rows, int64_t context,
+                                       int sm_count) {
   DecodeAttentionChoice choice;
   choice.cluster = rows <= 2 ? 8 : rows <= 8 ? 4 : 1;
   choice.target = std::max(1, 2 * sm_count / (key.kv_heads * choice.cluster));
   choice.early = rows <= 32;
+  // From here on a launch's latency is less than what crowded blocks cost.
+  constexpr int64_t kManyTokens = 128 * 1024;
+  choice.beside = rows * context < kManyTokens;
   return choice;
 }
 

@@ -12,6 +12,7 @@
 #include "kernels/float_types.cuh"
 #include "kernels/linear.h"
 #include "kernels/linear_decode.h"
+#include "kernels/linear_swiglu.h"
 #include "kernels/matrix_library.h"
 #include "kernels/rms_norm.h"
 #include "kernels/workspace.h"
@@ -20,6 +21,8 @@ namespace triptych::kernels {
 namespace {
 
 constexpr int kPlainWarps = 8;
+// Below it the library's product and a pass of SwiGLU are faster than the one kernel for both.
+constexpr int64_t kFusedSwiGluRows = 1024;
 
 struct PlainArgs {
   LinearArgs args;
@@ -188,6 +191,18 @@ int ManyRows(const LinearWeights& weights, const LinearArgs& args, const Stream&
     if (error != 0) return error;
     product.x = normed;
     product.x_stride = weights.inputs;
+  }
+  if (swiglu && args.rows >= kFusedSwiGluRows && weights.outputs / 2 % 8 == 0) {
+    return internal::SwiGluProductCuda({.x = product.x,
+                                        .rows = args.rows,
+                                        .inputs = weights.inputs,
+                                        .x_stride = product.x_stride,
+                                        .weight = weights.matrix.data,
+                                        .n = weights.outputs / 2,
+                                        .bias = weights.bias,
+                                        .out = args.y,
+                                        .out_stride = args.y_stride},
+                                       stream);
   }
   if (swiglu) {
     product.y = stream.workspace->Take(args.rows * weights.outputs * 2);

@@ -320,13 +320,14 @@ class Search {
  private:
   static constexpr int kReplays = 7;
 
-  void Try(const StepChoices& choices) {
+  double Try(const StepChoices& choices) {
     ++trials_;
     const double us = TimeOnce(model_, choices, kReplays);
     if (us < best_us_ * 0.9995) {
       best_us_ = us;
       best_ = choices;
     }
+    return us;
   }
 
   void TryOp(DecodeOp op) {
@@ -350,18 +351,23 @@ class Search {
   }
 
   void TryAttention() {
-    for (const int cluster : {1, 2, 4, 8}) {
-      StepChoices choices = best_;
-      choices.attention.cluster = cluster;
-      std::vector<int> targets = {model_.rows()};
-      for (const int half_blocks : {2, 4, 8}) {
-        targets.push_back(TargetFor(choices.attention, half_blocks));
-      }
-      std::sort(targets.begin(), targets.end());
-      targets.erase(std::unique(targets.begin(), targets.end()), targets.end());
-      for (const int target : targets) {
-        choices.attention.target = target;
-        Try(choices);
+    for (const bool beside : {true, false}) {
+      for (const int cluster : {1, 2, 4, 8}) {
+        StepChoices choices = best_;
+        choices.attention.beside = beside;
+        choices.attention.cluster = cluster;
+        std::vector<int> targets = {model_.rows()};
+        for (const int half_blocks : {2, 4, 6, 8, 16}) {
+          targets.push_back(TargetFor(choices.attention, half_blocks));
+        }
+        std::sort(targets.begin(), targets.end());
+        targets.erase(std::unique(targets.begin(), targets.end()), targets.end());
+        for (const int target : targets) {
+          choices.attention.target = target;
+          const double us = Try(choices);
+          std::printf("  attention cluster %d target %d beside %d: %.1f us\n", cluster, target,
+                      beside ? 1 : 0, us);
+        }
       }
     }
     StepChoices choices = best_;
@@ -400,7 +406,7 @@ Case ParseCase(const std::string& text) {
   return parsed;
 }
 
-void TimeParts(DecodeModel& model, const StepChoices& choices, std::string* json) {
+void TimeParts(DecodeModel& model, double tokens, const StepChoices& choices, std::string* json) {
   char text[256];
   for (int op = 0; op < kNumOps; ++op) {
     const double us = TimeLinear(model, static_cast<DecodeOp>(op), choices.linear[op]);
@@ -417,16 +423,17 @@ void TimeParts(DecodeModel& model, const StepChoices& choices, std::string* json
   const double tail = TimeGraph(4, 6, [&](cudaStream_t stream, int) {
                         model.EnqueueTail(choices.pdl, stream);
                       }).median_us;
-  std::printf("  attention %6.2f us (target %d cluster %d early %d), arg-max %.2f us\n", attention,
-              choices.attention.target, choices.attention.cluster, choices.attention.early ? 1 : 0,
-              tail);
+  const double kv_gb = tokens * model.shape().kv_bytes_per_token() / model.shape().layers / 1e9;
+  std::printf("  attention %6.2f us %5.0f GB/s (target %d cluster %d beside %d), arg-max %.2f us\n",
+              attention, kv_gb / attention * 1e6, choices.attention.target,
+              choices.attention.cluster, choices.attention.beside ? 1 : 0, tail);
   std::snprintf(text, sizeof(text), ", \"attention_us\": %.2f, \"arg_max_us\": %.2f", attention,
                 tail);
   *json += text;
 }
 
 // The lines of a table of choices (kernels/decode_choices.h).
-void PrintLines(const DecodeModel& model, const StepChoices& choices) {
+void PrintLines(const DecodeModel& model, int64_t context, const StepChoices& choices) {
   for (int op = 0; op < kNumOps; ++op) {
     const DecodeLinearArgs args = model.Linear(static_cast<DecodeOp>(op), 0, model.rows());
     const DecodeLinearChoice& c = choices.linear[op];
@@ -436,8 +443,9 @@ void PrintLines(const DecodeModel& model, const StepChoices& choices) {
                 args.swiglu ? 1 : 0, model.rows(), tile.chunk, tile.chunks, tile.boxes, c.split,
                 c.stages, c.trigger);
   }
-  std::printf("line attention %d %d %d %d %d %d\n", model.shape().heads, model.shape().kv_heads,
-              model.rows(), choices.attention.cluster, choices.attention.target,
+  std::printf("line attention %d %d %d %lld %d %d %d %d\n", model.shape().heads,
+              model.shape().kv_heads, model.rows(), static_cast<long long>(context),
+              choices.attention.cluster, choices.attention.target, choices.attention.beside ? 1 : 0,
               choices.attention.early ? 1 : 0);
 }
 
@@ -509,8 +517,8 @@ int Main(int argc, char** argv) {
                   json.empty() ? "" : ",", shape.name.c_str(), one.name.c_str(), runs[1], runs[0],
                   runs[2], TimeOnce(model, serial, 7), LaunchUs(model, choices));
     json += text;
-    TimeParts(model, choices, &json);
-    PrintLines(model, choices);
+    TimeParts(model, static_cast<double>(one.tokens()), choices, &json);
+    PrintLines(model, one.tokens() / model.rows(), choices);
     const double gb = (shape.weight_bytes() + one.tokens() * shape.kv_bytes_per_token()) / 1e9;
     std::snprintf(text, sizeof(text), ", \"gb\": %.4f}", gb);
     json += text;

@@ -27,6 +27,16 @@ absl::StatusOr<std::unique_ptr<EncodeLane>> EncodeLane::Create(const Config& con
       event->emplace(std::move(made));
     }
   }
+  // A usual step of pictures finds its memory there: an allocation would wait for the device.
+  const models::VisionConfig& vision = tower.config();
+  const int64_t units = config.max_patches / (vision.merge_size * vision.merge_size);
+  const models::VisionSizes sizes{
+      .patches = config.max_patches, .units = units, .windows = units, .frames = units};
+  const int64_t frame_bytes = config.max_patches * vision.patch_size * vision.patch_size * 3;
+  for (Slot& slot : lane->slots_) {
+    RETURN_IF_ERROR(lane->Reserve(&slot, models::VisionBlockBytes(sizes, vision), frame_bytes,
+                                  config.max_patches));
+  }
   return lane;
 }
 
@@ -35,7 +45,7 @@ absl::Status EncodeLane::Reserve(Slot* slot, int64_t block_bytes, int64_t frame_
   const auto pinned = [](base::PinnedMemory* memory, int64_t bytes) -> absl::Status {
     if (memory->ref().bytes >= bytes) return absl::OkStatus();
     *memory = base::PinnedMemory();
-    ASSIGN_OR_RETURN(*memory, base::PinnedMemory::Allocate(bytes + bytes / 4));
+    ASSIGN_OR_RETURN(*memory, base::PinnedMemory::Allocate(bytes));
     return absl::OkStatus();
   };
   RETURN_IF_ERROR(pinned(&slot->block, block_bytes));
@@ -45,13 +55,14 @@ absl::Status EncodeLane::Reserve(Slot* slot, int64_t block_bytes, int64_t frame_
     if (memory->ref().bytes >= bytes) continue;
     RETURN_IF_ERROR(lane_->cuda().Synchronize());
     *memory = base::DeviceMemory();
-    ASSIGN_OR_RETURN(*memory, base::DeviceMemory::Allocate(config_.device, bytes + bytes / 4));
+    ASSIGN_OR_RETURN(*memory, base::DeviceMemory::Allocate(config_.device, bytes));
   }
   return lane_->Grow(tower_.WorkspaceBytes(patches));
 }
 
-absl::Status EncodeLane::Encode(const StepPlan& plan, const std::vector<EncodeInput>& inputs,
-                                Slot* slot) {
+absl::StatusOr<EncodeLane::Packed> EncodeLane::Pack(const StepPlan& plan,
+                                                    const std::vector<EncodeInput>& inputs,
+                                                    Slot* slot) {
   CHECK_EQ(inputs.size(), plan.encodes.size());
   std::vector<std::vector<int32_t>> slots;
   std::vector<models::VisionItem> items;
@@ -88,15 +99,18 @@ absl::Status EncodeLane::Encode(const StepPlan& plan, const std::vector<EncodeIn
       lane_->cuda().Copy(block_.ref().Sub(0, block_bytes), slot->block.ref().Sub(0, block_bytes)));
   RETURN_IF_ERROR(lane_->cuda().Copy(frames_.ref().Sub(0, frame_bytes),
                                      slot->frames.ref().Sub(0, frame_bytes)));
-  RETURN_IF_ERROR(slot->begin->Record(lane_->cuda().get()));
-  return tower_.Encode(frames, batch, {pools_.embeddings, pools_.embedding_slots()},
-                       lane_->stream());
+  return Packed{.batch = batch, .frames = std::move(frames)};
 }
 
 absl::Status EncodeLane::Launch(StepPlan plan, const std::vector<EncodeInput>& inputs) {
   Slot& slot = slots_[plan.id.value() % kSlots];
-  RETURN_IF_ERROR(Encode(plan, inputs, &slot));
-  RETURN_IF_ERROR(slot.end->Record(lane_->cuda().get()));
+  ASSIGN_OR_RETURN(const Packed packed, Pack(plan, inputs, &slot));
+  RETURN_IF_ERROR(config_.turns->Take(&lane_->cuda(), [&]() -> absl::Status {
+    RETURN_IF_ERROR(slot.begin->Record(lane_->cuda().get()));
+    RETURN_IF_ERROR(tower_.Encode(packed.frames, packed.batch,
+                                  {pools_.embeddings, pools_.embedding_slots()}, lane_->stream()));
+    return slot.end->Record(lane_->cuda().get());
+  }));
   launched_ = plan.id.value();
   completions_.Push(lane_->cuda().get(), [this, id = plan.id, lane = plan.lane, &slot] {
     scheduler::StepResult result{.id = id, .lane = lane};

@@ -17,6 +17,7 @@
 #include "engine/gpu/completion_queue.h"
 #include "engine/gpu/copy_lane.h"
 #include "engine/gpu/device_lane.h"
+#include "engine/gpu/device_turns.h"
 #include "engine/gpu/gpu_pools.h"
 #include "models/vision/vision_tower.h"
 
@@ -26,7 +27,8 @@ class EncodeLane {
  public:
   struct Config {
     int device = 0;
-    int64_t max_patches = 0;  // of a usual step; a larger item makes the lane grow
+    int64_t max_patches = 0;       // of a usual step; a larger item makes the lane grow
+    DeviceTurns* turns = nullptr;  // borrowed: every step is one
   };
   using OnResult = std::function<void(scheduler::StepResult)>;
 
@@ -58,8 +60,13 @@ class EncodeLane {
         completions_(*completions),
         on_result_(std::move(on_result)) {}
   absl::Status Reserve(Slot* slot, int64_t block_bytes, int64_t frame_bytes, int64_t patches);
-  absl::Status Encode(const scheduler::StepPlan& plan, const std::vector<EncodeInput>& inputs,
-                      Slot* slot);
+  // What the tower is called with, its arrays and frames on their way to the device.
+  struct Packed {
+    models::VisionBatch batch;
+    std::vector<models::VisionFrames> frames;
+  };
+  absl::StatusOr<Packed> Pack(const scheduler::StepPlan& plan,
+                              const std::vector<EncodeInput>& inputs, Slot* slot);
 
   const Config config_;
   const models::VisionTower& tower_;

@@ -112,6 +112,7 @@ class GpuExecutor final : public Executor {
   base::PinnedMemory staging_, landing_;
   TransferRegions regions_;
   std::unique_ptr<kernels::GemmChoices> choices_;
+  std::unique_ptr<DeviceTurns> turns_;
   std::unique_ptr<DeviceWeights> weights_;
   std::unique_ptr<models::VisionTower> tower_;
   std::unique_ptr<models::Decoder> decoder_;
@@ -154,7 +155,8 @@ LanguageLane::Config GpuExecutor::LanguageConfig(const models::ModelConfig& conf
           .max_pages = (config.max_position_embeddings + options_.kv_block_tokens - 1) /
                        options_.kv_block_tokens,
           .embedding_page_slots = kSlotsPerPage,
-          .choices = choices_.get()};
+          .choices = choices_.get(),
+          .turns = turns_.get()};
 }
 
 absl::Status GpuExecutor::AllocatePools(const models::ModelConfig& config,
@@ -229,9 +231,11 @@ absl::Status GpuExecutor::MakeLanes(const models::ModelConfig& config) {
                                                      events_.on_result));
   }
   if (tower_ != nullptr) {
-    ASSIGN_OR_RETURN(encode_, EncodeLane::Create(
-                                  {.device = options_.device, .max_patches = options_.max_patches},
-                                  *tower_, pools_, encodes_done_.get(), events_.on_result));
+    ASSIGN_OR_RETURN(
+        encode_,
+        EncodeLane::Create(
+            {.device = options_.device, .max_patches = options_.max_patches, .turns = turns_.get()},
+            *tower_, pools_, encodes_done_.get(), events_.on_result));
   }
   const CopyLane::Config copies{
       .device = options_.device,
@@ -252,6 +256,8 @@ absl::Status GpuExecutor::Start(const models::ModelConfig& config,
                      kernels::ParseDecodeChoices(options_.decode_choices));
     choices_ = std::make_unique<kernels::GemmChoices>(std::move(choices));
   }
+  RETURN_IF_ERROR(base::UseCudaDevice(options_.device));
+  ASSIGN_OR_RETURN(turns_, DeviceTurns::Create());
   RETURN_IF_ERROR(Load(config, weights));
   RETURN_IF_ERROR(AllocatePools(config, info));
   RETURN_IF_ERROR(MakeLanes(config));

@@ -18,6 +18,17 @@ namespace {
 
 constexpr int64_t kFloat = sizeof(float);
 constexpr int64_t kInt = sizeof(int32_t);
+// From about here on a step is bound by arithmetic: it reads each weight once, for so many tokens.
+constexpr int64_t kFillingTokens = 256;
+// Tokens a row, in the mean, up to which a context is short; what graphs for each are cut for.
+constexpr int64_t kShortContext = 4096;
+constexpr int64_t kDecodeContexts[] = {1024, 8192};
+
+int64_t MeanContext(const StepPlan& plan) {
+  int64_t sum = 0;
+  for (const scheduler::PlanRow& row : plan.rows) sum += row.first_token + 1;
+  return plan.rows.empty() ? 0 : sum / static_cast<int64_t>(plan.rows.size());
+}
 
 // A step whose rows are all decode steps: what a graph can run.
 bool IsDecode(const StepPlan& plan) {
@@ -189,10 +200,18 @@ scheduler::StepResult LanguageLane::ResultOf(const StepPlan& plan, const StepSlo
   return result;
 }
 
+absl::Status LanguageLane::Run(const Packed& packed, int32_t ring_begin, StepSlot* slot,
+                               Graphs* replay) {
+  RETURN_IF_ERROR(slot->begin->Record(lane_->cuda().get()));
+  RETURN_IF_ERROR(replay != nullptr ? RunDecode(packed, replay) : RunEager(packed, slot));
+  RETURN_IF_ERROR(Sample(packed, ring_begin, slot));
+  return slot->end->Record(lane_->cuda().get());
+}
+
 absl::Status LanguageLane::Launch(StepPlan plan) {
   CHECK_LE(plan.rows.size(), static_cast<size_t>(config_.max_rows));
   StepSlot& slot = slots_[plan.id.value() % kSlots];
-  Graphs& graphs = graphs_[plan.id.value() % 2];
+  Graphs& graphs = graphs_[plan.id.value() % 2][MeanContext(plan) <= kShortContext ? 0 : 1];
   BatchLimits limits = DecodeLimits(config_);
   limits.biases = LimitsOf(plan).biases;
   limits.counts = LimitsOf(plan).counts;
@@ -207,14 +226,10 @@ absl::Status LanguageLane::Launch(StepPlan plan) {
       cudaMemsetAsync(results + config_.max_rows, 0, static_cast<size_t>(config_.max_rows * kInt),
                       static_cast<cudaStream_t>(lane_->cuda().get())),
       "clear the rows' errors"));
-  RETURN_IF_ERROR(slot.begin->Record(lane_->cuda().get()));
-  if (bucket > 0) {
-    RETURN_IF_ERROR(RunDecode(packed, &graphs));
-  } else {
-    RETURN_IF_ERROR(RunEager(packed, &slot));
-  }
-  RETURN_IF_ERROR(Sample(packed, ring_.Note(plan), &slot));
-  RETURN_IF_ERROR(slot.end->Record(lane_->cuda().get()));
+  const int32_t ring_begin = ring_.Note(plan);
+  const auto run = [&] { return Run(packed, ring_begin, &slot, bucket > 0 ? &graphs : nullptr); };
+  RETURN_IF_ERROR(packed.batch.tokens >= kFillingTokens ? config_.turns->Take(&lane_->cuda(), run)
+                                                        : run());
   launched_ = plan.id.value();
   completions_.Push(lane_->cuda().get(), [this, plan = std::move(plan), &slot] {
     scheduler::StepResult result = ResultOf(plan, slot);
@@ -231,9 +246,10 @@ absl::Status LanguageLane::WaitFor(scheduler::StepId step, CopyLane* copies) {
 }
 
 absl::Status LanguageLane::RunDecode(const Packed& packed, Graphs* graphs) {
+  kernels::AttentionRows rows = AttentionRowsOf(packed.batch, packed.host, packed.device);
+  rows.decode_context = graphs->decode_context;
   RETURN_IF_ERROR(graphs->plans.at(packed.batch.rows)
-                      .Make(AttentionRowsOf(packed.batch, packed.host, packed.device),
-                            pools_.kv_layout, pools_.kv_blocks,
+                      .Make(rows, pools_.kv_layout, pools_.kv_blocks,
                             decoder_.config().num_attention_heads, lane_->stream()));
   return graphs->graphs->Launch(packed.batch.rows, lane_->cuda().get());
 }
@@ -260,28 +276,36 @@ absl::Status LanguageLane::WarmUp() {
   // Where chunks' attention has to serve decode rows, its launches depend on their lengths.
   const int heads = decoder_.config().num_attention_heads;
   if (!kernels::DecodeAttentionServes(pools_.kv_layout, heads)) return absl::OkStatus();
-  for (Graphs& graphs : graphs_) RETURN_IF_ERROR(CaptureGraphs(&graphs));
+  for (auto& parity : graphs_) {
+    for (int i = 0; i < kContexts; ++i) {
+      parity[i].decode_context = kDecodeContexts[i];
+      RETURN_IF_ERROR(CaptureGraphs(&parity[i]));
+    }
+  }
   return lane_->cuda().Synchronize();
 }
 
-absl::Status LanguageLane::EnqueueDecode(int32_t rows, kernels::AttentionPlan* attention) {
+absl::Status LanguageLane::EnqueueDecode(int32_t rows, Graphs* graphs) {
+  kernels::AttentionPlan& attention = graphs->plans[rows];
   BatchShape shape = shape_;
   shape.padded_rows = rows;
   const BatchLimits limits = DecodeLimits(config_);
   const StepArrays host = StepArraysAt(limits, slots_[0].block.ref().data);
   const StepArrays device = StepArraysAt(limits, block_.ref().data);
   const StepBatch batch = PackStep(StepPlan{}, shape, ring_, host);
-  if (attention->rows().rows != rows) {  // outside of the capture: it copies
-    return attention->Make(AttentionRowsOf(batch, host, device), pools_.kv_layout, pools_.kv_blocks,
-                           decoder_.config().num_attention_heads, lane_->stream());
+  if (attention.rows().rows != rows) {  // outside of the capture: it copies
+    kernels::AttentionRows plan = AttentionRowsOf(batch, host, device);
+    plan.decode_context = graphs->decode_context;
+    return attention.Make(plan, pools_.kv_layout, pools_.kv_blocks,
+                          decoder_.config().num_attention_heads, lane_->stream());
   }
-  return decoder_.Forward(BatchOf(batch, device, *attention), pools_.kv(),
+  return decoder_.Forward(BatchOf(batch, device, attention), pools_.kv(),
                           {pools_.embeddings, pools_.embedding_slots()},
                           static_cast<float*>(logits_.ref().data), lane_->stream());
 }
 
 absl::Status LanguageLane::CaptureGraphs(Graphs* graphs) {
-  const auto enqueue = [&](int32_t rows) { return EnqueueDecode(rows, &graphs->plans[rows]); };
+  const auto enqueue = [&](int32_t rows) { return EnqueueDecode(rows, graphs); };
   for (int32_t bucket : DecodeGraphs::Buckets(config_.max_rows)) {
     // The plan; then once outside a capture, since libraries set themselves up at their first call.
     RETURN_IF_ERROR(enqueue(bucket));

@@ -19,6 +19,7 @@
 #include "engine/gpu/copy_lane.h"
 #include "engine/gpu/decode_graphs.h"
 #include "engine/gpu/device_lane.h"
+#include "engine/gpu/device_turns.h"
 #include "engine/gpu/gpu_pools.h"
 #include "engine/gpu/step_slot.h"
 #include "engine/step_batch.h"
@@ -36,6 +37,7 @@ class LanguageLane {
     int64_t max_pages = 0;   // of one row
     int32_t embedding_page_slots = 64;
     kernels::GemmChoices* choices = nullptr;  // borrowed; null: by rule
+    DeviceTurns* turns = nullptr;             // borrowed: a step with a prefill is one
   };
   using OnResult = std::function<void(scheduler::StepResult)>;
 
@@ -66,22 +68,27 @@ class LanguageLane {
     StepArrays host, device;
   };
   // Two steps are in flight and a plan must not be made anew under its step: graphs for even and
-  // for odd steps, each with an attention plan a bucket.
+  // for odd steps, each with an attention plan a bucket. The launches of an attention over long
+  // contexts are others than those over short ones.
   struct Graphs {
+    int64_t decode_context = 0;                       // what the plans are made for
     std::map<int32_t, kernels::AttentionPlan> plans;  // by bucket
     std::unique_ptr<DecodeGraphs> graphs;
   };
+  static constexpr int kContexts = 2;
   absl::Status Allocate();
   absl::Status WarmUp();
   absl::Status CaptureGraphs(Graphs* graphs);
   // The forward of `rows` decode rows that do nothing, for a capture.
-  absl::Status EnqueueDecode(int32_t rows, kernels::AttentionPlan* attention);
+  absl::Status EnqueueDecode(int32_t rows, Graphs* graphs);
   absl::Status RunDecode(const Packed& packed, Graphs* graphs);
   // The device's block for so many bytes: that of the graphs, or a larger one.
   absl::StatusOr<base::MemoryRef> BlockFor(int64_t bytes, StepSlot* slot);
   absl::StatusOr<Packed> Pack(const scheduler::StepPlan& plan, const BatchLimits& limits,
                               int32_t bucket, StepSlot* slot);
   absl::Status RunEager(const Packed& packed, StepSlot* slot);
+  // The forward and the draw of a step, between its two events.
+  absl::Status Run(const Packed& packed, int32_t ring_begin, StepSlot* slot, Graphs* replay);
   absl::Status Sample(const Packed& packed, int32_t ring_begin, StepSlot* slot);
   models::DecoderBatch BatchOf(const StepBatch& batch, const StepArrays& device,
                                const kernels::AttentionPlan& attention) const;
@@ -101,7 +108,7 @@ class LanguageLane {
   base::DeviceMemory sampled_;      // the ring
   SampledRing ring_;
   StepSlot slots_[kSlots];
-  Graphs graphs_[2];
+  Graphs graphs_[2][kContexts];
   uint64_t launched_ = 0;
   std::atomic<uint64_t> finished_{0};
 };

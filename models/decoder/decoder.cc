@@ -70,34 +70,67 @@ absl::Status Decoder::LoadLayer(const LayerLoader& loader, const DecoderSpec& sp
   return absl::OkStatus();
 }
 
-absl::Status Decoder::RunLayer(const DecoderBatch& batch, const KvPools& kv, int index,
-                               const Activations& at, const kernels::Stream& stream) const {
+absl::Status Decoder::Product(const kernels::LinearWeights& weights, kernels::LinearArgs args,
+                              const kernels::Stream& stream) const {
+  args.norm_eps = config_.rms_norm_eps;
+  args.dtype = args.y_dtype = dtype_;
+  return kernels::Linear(weights, args, stream);
+}
+
+absl::Status Decoder::Attend(const DecoderBatch& batch, const KvPools& kv, int index,
+                             const Activations& at, const kernels::Stream& stream) const {
   const Layer& layer = layers_[index];
-  const auto product = [&](const kernels::LinearWeights& weights, kernels::LinearArgs args) {
-    args.rows = batch.tokens;
-    args.norm_eps = config_.rms_norm_eps;
-    args.dtype = args.y_dtype = dtype_;
-    return kernels::Linear(weights, args, stream);
+  RETURN_IF_ERROR(Product(
+      layer.qkv, {.x = at.x, .rows = batch.tokens, .y = at.qkv, .norm = layer.input_norm}, stream));
+  return kernels::AppendAndAttend({.qkv = at.qkv,
+                                   .out = at.attention,
+                                   .heads = config_.num_attention_heads,
+                                   .pool = kv.layers[index],
+                                   .num_blocks = kv.num_blocks,
+                                   .layout = kv.layout,
+                                   .rope = &rope_,
+                                   .positions = batch.positions,
+                                   .slots = batch.slots,
+                                   .plan = batch.attention,
+                                   .dtype = dtype_},
+                                  stream);
+}
+
+absl::Status Decoder::FinishLayer(int index, int64_t rows, const Activations& at,
+                                  const kernels::Stream& stream) const {
+  const Layer& layer = layers_[index];
+  RETURN_IF_ERROR(Product(layer.output,
+                          {.x = at.attention, .rows = rows, .y = at.x, .residual = at.x}, stream));
+  RETURN_IF_ERROR(Product(layer.gate_up,
+                          {.x = at.x,
+                           .rows = rows,
+                           .y = at.inner,
+                           .norm = layer.attention_norm,
+                           .activation = kernels::LinearActivation::kSwiGlu},
+                          stream));
+  return Product(layer.down, {.x = at.inner, .rows = rows, .y = at.x, .residual = at.x}, stream);
+}
+
+absl::StatusOr<Decoder::Activations> Decoder::KeepWanted(const DecoderBatch& batch,
+                                                         const Activations& at,
+                                                         const kernels::Stream& stream) const {
+  if (batch.logits_rows == batch.tokens) return at;
+  Activations wanted = at;
+  const auto gather = [&](int64_t width, void** rows) {
+    const void* const all = *rows;
+    *rows = stream.workspace->Take(batch.logits_rows * width * base::SizeOf(dtype_));
+    return kernels::GatherRows({.x = all,
+                                .out = *rows,
+                                .indices = batch.logits_tokens,
+                                .rows = batch.logits_rows,
+                                .indexed_rows = batch.tokens,
+                                .width = width,
+                                .dtype = dtype_},
+                               stream);
   };
-  RETURN_IF_ERROR(product(layer.qkv, {.x = at.x, .y = at.qkv, .norm = layer.input_norm}));
-  RETURN_IF_ERROR(kernels::AppendAndAttend({.qkv = at.qkv,
-                                            .out = at.attention,
-                                            .heads = config_.num_attention_heads,
-                                            .pool = kv.layers[index],
-                                            .num_blocks = kv.num_blocks,
-                                            .layout = kv.layout,
-                                            .rope = &rope_,
-                                            .positions = batch.positions,
-                                            .slots = batch.slots,
-                                            .plan = batch.attention,
-                                            .dtype = dtype_},
-                                           stream));
-  RETURN_IF_ERROR(product(layer.output, {.x = at.attention, .y = at.x, .residual = at.x}));
-  RETURN_IF_ERROR(product(layer.gate_up, {.x = at.x,
-                                          .y = at.inner,
-                                          .norm = layer.attention_norm,
-                                          .activation = kernels::LinearActivation::kSwiGlu}));
-  return product(layer.down, {.x = at.inner, .y = at.x, .residual = at.x});
+  RETURN_IF_ERROR(gather(config_.hidden_size, &wanted.x));
+  RETURN_IF_ERROR(gather(q_width(), &wanted.attention));
+  return wanted;
 }
 
 absl::Status Decoder::Forward(const DecoderBatch& batch, const KvPools& kv,
@@ -130,21 +163,19 @@ absl::Status Decoder::Forward(const DecoderBatch& batch, const KvPools& kv,
                                   .pool_dtype = dtype_,
                                   .dtype = dtype_},
                                  stream));
-  for (int i = 0; i < config_.num_layers; ++i) {
-    RETURN_IF_ERROR(RunLayer(batch, kv, i, at, stream));
+  const int last = config_.num_layers - 1;
+  for (int i = 0; i < last; ++i) {
+    RETURN_IF_ERROR(Attend(batch, kv, i, at, stream));
+    RETURN_IF_ERROR(FinishLayer(i, batch.tokens, at, stream));
   }
+  // Behind the last attention a token matters to its own logits alone: the rest of a prompt ends
+  // here.
+  RETURN_IF_ERROR(Attend(batch, kv, last, at, stream));
   if (batch.logits_rows == 0) return absl::OkStatus();
-  void* const wanted = take(batch.logits_rows, hidden);
-  RETURN_IF_ERROR(kernels::GatherRows({.x = at.x,
-                                       .out = wanted,
-                                       .indices = batch.logits_tokens,
-                                       .rows = batch.logits_rows,
-                                       .indexed_rows = batch.tokens,
-                                       .width = hidden,
-                                       .dtype = dtype_},
-                                      stream));
+  ASSIGN_OR_RETURN(const Activations wanted, KeepWanted(batch, at, stream));
+  RETURN_IF_ERROR(FinishLayer(last, batch.logits_rows, wanted, stream));
   return kernels::Linear(head_,
-                         {.x = wanted,
+                         {.x = wanted.x,
                           .rows = batch.logits_rows,
                           .y = logits,
                           .norm = final_norm_,
@@ -157,7 +188,8 @@ absl::Status Decoder::Forward(const DecoderBatch& batch, const KvPools& kv,
 int64_t Decoder::WorkspaceBytes(int64_t tokens, int64_t logits_rows) const {
   using kernels::Workspace;
   const int64_t size = base::SizeOf(dtype_);
-  int64_t bytes = Workspace::Aligned(logits_rows * config_.hidden_size * size);
+  int64_t bytes = Workspace::Aligned(logits_rows * config_.hidden_size * size) +
+                  Workspace::Aligned(logits_rows * q_width() * size);
   for (const int64_t width : {int64_t{config_.hidden_size}, qkv_width(), q_width(), inner()}) {
     bytes += Workspace::Aligned(tokens * width * size);
   }

@@ -47,7 +47,7 @@ struct DecoderBatch {
   const int32_t* positions = nullptr;  // [3, tokens]: rotary, rows t, h, w
   const int32_t* slots = nullptr;      // [tokens]: where K and V go; negative: nowhere
   const kernels::AttentionPlan* attention = nullptr;  // of its rows, for the pools' layout
-  // Tokens of which logits are wanted, each in [0, tokens).
+  // Tokens of which logits are wanted, each in [0, tokens); all of them: in ascending order.
   int64_t logits_rows = 0;
   const int32_t* logits_tokens = nullptr;  // [logits_rows]
   // What earlier steps sampled, for inputs that name it.
@@ -90,8 +90,16 @@ class Decoder {
 
   Decoder(const ModelConfig& config, base::DType dtype) : config_(config), dtype_(dtype) {}
   absl::Status LoadLayer(const LayerLoader& loader, const DecoderSpec& spec, int index);
-  absl::Status RunLayer(const DecoderBatch& batch, const KvPools& kv, int index,
-                        const Activations& at, const kernels::Stream& stream) const;
+  absl::Status Product(const kernels::LinearWeights& weights, kernels::LinearArgs args,
+                       const kernels::Stream& stream) const;
+  // A layer up to its attention, then what is left of it for `rows` of x and attention.
+  absl::Status Attend(const DecoderBatch& batch, const KvPools& kv, int index,
+                      const Activations& at, const kernels::Stream& stream) const;
+  absl::Status FinishLayer(int index, int64_t rows, const Activations& at,
+                           const kernels::Stream& stream) const;
+  // x and attention of the tokens whose logits are wanted, in their order.
+  absl::StatusOr<Activations> KeepWanted(const DecoderBatch& batch, const Activations& at,
+                                         const kernels::Stream& stream) const;
   int64_t q_width() const { return int64_t{config_.num_attention_heads} * config_.head_dim; }
   int64_t qkv_width() const {
     return q_width() + int64_t{2} * config_.num_kv_heads * config_.head_dim;

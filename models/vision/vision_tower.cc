@@ -7,7 +7,6 @@
 #include "base/status.h"
 #include "kernels/move_rows.h"
 #include "kernels/rms_norm.h"
-#include "kernels/rotate.h"
 #include "kernels/segment_attention.h"
 #include "kernels/workspace.h"
 
@@ -131,15 +130,6 @@ absl::Status VisionTower::RunBlock(const VisionBatch& batch, int index, const Ac
     return kernels::Linear(weights, args, stream);
   };
   RETURN_IF_ERROR(product(block.qkv, {.x = at.x, .y = at.qkv, .norm = block.norm1}));
-  RETURN_IF_ERROR(kernels::Rotate({.x = at.qkv,
-                                   .x_stride = int64_t{3} * config_.hidden_size,
-                                   .tokens = batch.sizes.patches,
-                                   .heads = 2 * config_.num_heads,
-                                   .head_dim = config_.head_dim(),
-                                   .cosines = batch.device.cosines,
-                                   .sines = batch.device.sines,
-                                   .dtype = dtype_},
-                                  stream));
   RETURN_IF_ERROR(kernels::SegmentAttention(
       {.qkv = at.qkv,
        .out = at.attention,
@@ -147,6 +137,8 @@ absl::Status VisionTower::RunBlock(const VisionBatch& batch, int index, const Ac
        .head_dim = config_.head_dim(),
        .offsets = absl::MakeConstSpan(offsets, static_cast<size_t>(segments) + 1),
        .device_offsets = whole_frames ? batch.device.frame_offsets : batch.device.window_offsets,
+       .cosines = batch.device.cosines,
+       .sines = batch.device.sines,
        .dtype = dtype_},
       stream));
   RETURN_IF_ERROR(product(block.projection, {.x = at.attention, .y = at.x, .residual = at.x}));

@@ -84,7 +84,8 @@ TEST_CASE("ParseDecodeChoices: a batch gets the line of the next larger one", "[
       "linear 3584 4608 0 8 96x2x1 4 8 5\n"
       "linear 3584 4608 0 64 40x1x4 1 4 0  # another\n\n"
       "linear 3584 37888 1 64 72x2x1 1 8 3\n"
-      "attention 28 4 8 4 16 1\n");
+      "attention 28 4 8 0 1 33 0 1\n"
+      "attention 28 4 8 2048 4 16 1 1\n");
   REQUIRE(choices.ok());
   const DecodeLinearChoice* few = choices->Find(LinearChoiceKey{3584, 4608, false}, 3);
   REQUIRE(few != nullptr);
@@ -95,9 +96,12 @@ TEST_CASE("ParseDecodeChoices: a batch gets the line of the next larger one", "[
   CHECK(kDecodeTiles[many->tile].boxes == 4);
   CHECK(choices->Find(LinearChoiceKey{3584, 4608, true}, 3) == nullptr);
   CHECK(choices->Find(LinearChoiceKey{3584, 4608, false}, 65) == nullptr);
-  const DecodeAttentionChoice* attention = choices->Find(AttentionChoiceKey{28, 4}, 8);
+  const DecodeAttentionChoice* attention = choices->Find(AttentionChoiceKey{28, 4}, 8, 2048);
   REQUIRE(attention != nullptr);
-  CHECK((attention->cluster == 4 && attention->target == 16 && attention->early));
+  CHECK((attention->cluster == 4 && attention->target == 16 && attention->beside));
+  const DecodeAttentionChoice* longer = choices->Find(AttentionChoiceKey{28, 4}, 8, 2049);
+  REQUIRE(longer != nullptr);
+  CHECK((longer->cluster == 1 && longer->target == 33 && !longer->beside && longer->early));
 }
 
 TEST_CASE("ParseDecodeChoices: the shipped tables are readable", "[kernels]") {
