@@ -129,15 +129,17 @@ DecoderChild::~DecoderChild() {
 // still its own.
 void DecoderChild::Kill() { kill(pid_, SIGKILL); }
 
+bool DecoderChild::IsRunning() const {
+  siginfo_t info = {};
+  return waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+         info.si_pid != pid_;
+}
+
 DecoderChild::End DecoderChild::WaitForEnd() {
   if (waited_) return End::kOther;
   // What died by itself says why; only what still lives is killed.
   int how = 0;
-  siginfo_t info = {};
-  const bool gone =
-      waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-      info.si_pid == pid_;
-  if (!gone) kill(pid_, SIGKILL);
+  if (IsRunning()) kill(pid_, SIGKILL);
   waitpid(pid_, &how, 0);
   waited_ = true;
   if (WIFSIGNALED(how) && WTERMSIG(how) == SIGXCPU) return End::kCpuTime;

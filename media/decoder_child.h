@@ -39,6 +39,8 @@ class DecoderChild {
 
   // From any thread.
   void Kill();
+  // Not after WaitForEnd().
+  bool IsRunning() const;
 
   enum class End { kOther, kCpuTime, kViolation };
   // Kills what still lives and says how it ended.

@@ -66,6 +66,33 @@ void DecodePool::GiveSlot() {
   returned_.NotifyOne();
 }
 
+absl::StatusOr<std::unique_ptr<DecoderChild>> DecodePool::TakeChild() {
+  {
+    base::MutexLock lock(&mutex_);
+    while (!spares_.empty()) {
+      std::unique_ptr<DecoderChild> child = std::move(spares_.back());
+      spares_.pop_back();
+      if (child->IsRunning()) return child;
+    }
+  }
+  return DecoderChild::Spawn(options_.decoder_path);
+}
+
+void DecodePool::StartSpares() {
+  while (true) {
+    {
+      base::MutexLock lock(&mutex_);
+      if (spares_.size() >= static_cast<size_t>(options_.num_children)) return;
+    }
+    absl::StatusOr<std::unique_ptr<DecoderChild>> child =
+        DecoderChild::Spawn(options_.decoder_path);
+    if (!child.ok()) return;
+    base::MutexLock lock(&mutex_);
+    if (spares_.size() >= static_cast<size_t>(options_.num_children)) return;
+    spares_.push_back(*std::move(child));
+  }
+}
+
 // ---- session ------------------------------------------------------------------------------------
 
 DecodeSession::DecodeSession(DecodePool* pool) : pool_(pool) {}
@@ -81,8 +108,7 @@ DecodeSession::~DecodeSession() {
 absl::Status DecodeSession::EnsureChild() {
   if (!std::exchange(has_slot_, true)) pool_->TakeSlot();
   if (child_ == nullptr) {
-    ASSIGN_OR_RETURN(std::unique_ptr<DecoderChild> child,
-                     DecoderChild::Spawn(pool_->options_.decoder_path));
+    ASSIGN_OR_RETURN(std::unique_ptr<DecoderChild> child, pool_->TakeChild());
     base::MutexLock lock(&mutex_);
     child_ = std::move(child);
     pictures_ = 0;

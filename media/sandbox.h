@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -81,6 +82,11 @@ class DecodePool {
     return Open()->Decode(bytes, limits);
   }
 
+  // Starts children for items to come, as many as may run at once: a child needs some milliseconds
+  // until it can decode. Each still serves one item alone. What cannot be started now is started
+  // when an item needs it.
+  void StartSpares();
+
   // Children that died or were killed before their time, so far.
   int64_t num_deaths() const { return deaths_.load(); }
   // Of these, those that the kernel killed for a system call that no decoder makes: an attack.
@@ -91,12 +97,15 @@ class DecodePool {
   explicit DecodePool(SandboxOptions options);
   void TakeSlot();
   void GiveSlot();
+  // One that was started before, or a new one.
+  absl::StatusOr<std::unique_ptr<DecoderChild>> TakeChild();
 
   const SandboxOptions options_;
   std::atomic<int64_t> deaths_{0}, violations_{0};
   base::Mutex mutex_;
   base::CondVar returned_;
   int num_taken_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<std::unique_ptr<DecoderChild>> spares_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace triptych::media

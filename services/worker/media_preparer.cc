@@ -71,14 +71,17 @@ void MediaPreparer::Done(const Queue::Key& key) {
 }
 
 void MediaPreparer::Run() {
+  if (pool_ != nullptr) pool_->StartSpares();
   std::shared_ptr<media::DecodeSession> session;
   while (std::optional<Queue::Entry> entry = Next(&session)) {
     const base::TimePoint begin = clock_.Now();
     absl::StatusOr<engine::EncodeInput> input = Frames(entry->work.media, session.get());
     Done(entry->key);
     session = nullptr;
-    if (absl::IsCancelled(input.status())) continue;
-    entry->work.on_ready(std::move(input), clock_.Now() - begin);
+    if (!absl::IsCancelled(input.status())) {
+      entry->work.on_ready(std::move(input), clock_.Now() - begin);
+    }
+    if (pool_ != nullptr) pool_->StartSpares();
   }
 }
 

@@ -131,6 +131,30 @@ TEST_CASE("DecodePool: no child sees a second item", "[media][sandbox][security]
   CHECK(pool->num_deaths() == 0);
 }
 
+TEST_CASE("DecodePool: a child that was started early serves one item, as any other",
+          "[media][sandbox][security]") {
+  const auto pool = StartPool({.num_children = 2});
+  const std::string picture = WritePng(Gradient(50, 50), PngKind());
+  pool->StartSpares();
+  pool->StartSpares();  // nothing is missing
+  CHECK(Children().size() == 2);
+  for (int left = 1; left >= 0; --left) {
+    const auto session = pool->Open();
+    REQUIRE(session->Decode(picture, Limits()).ok());
+    CHECK(Children().size() == static_cast<size_t>(left) + 1);
+  }
+  CHECK(Children().empty());
+  // One that has died meanwhile is nobody's fault.
+  pool->StartSpares();
+  for (const pid_t child : Children()) {
+    REQUIRE(kill(child, SIGKILL) == 0);
+    siginfo_t info = {};
+    REQUIRE(waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT) == 0);
+  }
+  CHECK(pool->Decode(picture, Limits()).ok());
+  CHECK(pool->num_deaths() == 0);
+}
+
 TEST_CASE("DecodePool: a child that stands still once is not the picture's fault",
           "[media][sandbox][hostile]") {
   const auto pool = StartPool({.num_children = 1, .stall = std::chrono::seconds(2)});

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "base/random.h"
 #include "base/status.h"
 #include "media/decode.h"
 #include "models/processor/resize.h"
@@ -215,6 +216,31 @@ TEST_CASE("ResizeBicubic: flat areas stay flat and sizes are exact", "[models][p
   }
   const base::Image noise = Noise(30, 20, 4);
   CHECK(ResizeBicubic(noise, {30, 20}).pixels == noise.pixels);
+}
+
+base::Image Transposed(const base::Image& image) {
+  base::Image turned{image.height, image.width, std::vector<uint8_t>(image.pixels.size())};
+  for (int y = 0; y < image.height; ++y) {
+    for (int x = 0; x < image.width; ++x) {
+      std::copy_n(&image.pixels[size_t{3} * (static_cast<size_t>(y) * image.width + x)], 3,
+                  &turned.pixels[size_t{3} * (static_cast<size_t>(x) * image.height + y)]);
+    }
+  }
+  return turned;
+}
+
+TEST_CASE("ResizeBicubic: rows and columns are treated alike, whatever their length",
+          "[models][processor]") {
+  base::SeededRandom random(31);
+  for (int round = 0; round < 200; ++round) {
+    const int width = 1 + static_cast<int>(random.Below(70));
+    const int height = 1 + static_cast<int>(random.Below(40));
+    const int wanted = 1 + static_cast<int>(random.Below(120));
+    const base::Image noise = Noise(width, height, round);
+    const base::Image wide = ResizeBicubic(noise, {wanted, height});
+    const base::Image tall = ResizeBicubic(Transposed(noise), {height, wanted});
+    REQUIRE(wide.pixels == Transposed(tall).pixels);
+  }
 }
 
 }  // namespace triptych::models
