@@ -2,8 +2,9 @@
 
 parity_at_width.py draw BASE OUT [--layers N] [--blocks N] [--set KEY=JSON ...]
     writes to OUT a checkpoint of BASE's config (assets/shape-7b) with so many language layers and
-    blocks of the tower, every eighth and the last of which see whole frames; drawn by transformers, norms
-    and biases too. --set changes the config: hidden_size=2048, vision_config.out_hidden_size=2048
+    blocks of the tower, every eighth and the last of which see whole frames; drawn by transformers,
+    norms and biases too. --set changes the config: hidden_size=2048,
+    vision_config.out_hidden_size=2048
 parity_at_width.py compare MODEL HTTP GRPC PROTOS
     asks the cluster that serves MODEL about text, a picture and four pictures of odd sizes: 8
     greedy tokens each with 20 log probabilities. Teaches the same tokens to transformers in float32
