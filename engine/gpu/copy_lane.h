@@ -1,8 +1,9 @@
 #pragma once
 
-// Pieces between the pools of a CUDA device and the transfer regions in pinned host memory, on a
-// stream of its own: scattered pages pass through one contiguous buffer of the device, since a bus
-// moves one large piece faster than many small ones. One thread.
+// Pieces between the pools of a CUDA device and the transfer regions, on a stream of its own.
+// Regions on the device are gathered into and scattered from in place; those in pinned host memory
+// are reached through one contiguous buffer of the device, since a bus moves one large piece faster
+// than many small ones. One thread.
 
 #include <cstdint>
 #include <functional>
@@ -33,11 +34,14 @@ class CopyLane {
                                                           const TransferRegions& regions,
                                                           CompletionQueue* completions);
 
-  // Enqueue; `done` is called on the queue's thread when the bytes are where they belong. At most
-  // max_in_flight are under way (the stage scheduler's bound). A spec that names memory outside the
-  // pools is a CHECK. Errors of the device.
+  using OnChecksum = std::function<void(uint64_t)>;
+
+  // Enqueue; `done` is called on the queue's thread when the bytes are where they belong, an
+  // export's with their checksum (base::Checksum64). At most max_in_flight are under way (the stage
+  // scheduler's bound). A spec that names memory outside the pools is a CHECK. Errors of the
+  // device.
   absl::Status Import(const scheduler::ImportSpec& spec, CompletionQueue::OnDone done);
-  absl::Status Export(const scheduler::ExportSpec& spec, CompletionQueue::OnDone done);
+  absl::Status Export(const scheduler::ExportSpec& spec, OnChecksum done);
 
   // What comes later starts after this event.
   absl::Status Wait(const base::CudaEvent& event) { return lane_->cuda().Wait(event); }
@@ -46,19 +50,23 @@ class CopyLane {
   CopyLane(const Config& config, const GpuPools& pools, const TransferRegions& regions,
            CompletionQueue* completions)
       : config_(config), pools_(pools), regions_(regions), completions_(*completions) {}
-  // The piece's pages against the device's buffer; uploads the page list.
+  bool in_place() const { return regions_.staging.space == base::MemorySpace::kCuda; }
+  // The piece's pages against `buffer` on the device, all of it; uploads the page list.
   absl::StatusOr<kernels::PageCopyArgs> ArgsOf(const scheduler::CacheRange& range,
                                                const std::vector<scheduler::BlockId>& pages,
-                                               int64_t bytes);
+                                               const base::MemoryRef& buffer);
+  absl::Status ExportInPlace(const base::MemoryRef& staging, OnChecksum done);
 
   const Config config_;
   const GpuPools& pools_;
   const TransferRegions& regions_;
   CompletionQueue& completions_;
   std::unique_ptr<DeviceLane> lane_;
-  base::DeviceMemory piece_;         // bytes of one piece: pieces follow each other on the stream
-  base::PinnedMemory page_lists_;    // [max_in_flight + 1, max_pages]
-  base::DeviceMemory device_pages_;  // likewise
+  base::DeviceMemory piece_;             // one piece: they follow each other. Not where in place
+  base::PinnedMemory page_lists_;        // [max_in_flight + 1, max_pages]
+  base::DeviceMemory device_pages_;      // likewise
+  base::PinnedMemory checksums_;         // [max_in_flight + 1]; where in place
+  base::DeviceMemory device_checksums_;  // likewise
   int64_t submitted_ = 0;
 };
 

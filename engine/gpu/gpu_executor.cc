@@ -11,7 +11,6 @@
 #include "absl/container/flat_hash_map.h"
 #include "base/bounded_queue.h"
 #include "base/check.h"
-#include "base/checksum.h"
 #include "base/cuda.h"
 #include "base/status.h"
 #include "engine/gpu/completion_queue.h"
@@ -19,6 +18,7 @@
 #include "engine/gpu/device_weights.h"
 #include "engine/gpu/encode_lane.h"
 #include "engine/gpu/gpu_pools.h"
+#include "engine/gpu/landing_checksum.h"
 #include "engine/gpu/language_lane.h"
 #include "kernels/decode_choices.h"
 #include "models/decoder/decoder.h"
@@ -78,7 +78,7 @@ class GpuExecutor final : public Executor {
   void Export(scheduler::ExportSpec spec) override;
   void ChecksumLanded(scheduler::PieceBuffer buffer,
                       std::function<void(uint64_t)> on_checksum) override {
-    Push(&copy_work_, ChecksumPiece{buffer, std::move(on_checksum)});
+    Push(&checksum_work_, ChecksumPiece{buffer, std::move(on_checksum)});
   }
 
  private:
@@ -91,6 +91,7 @@ class GpuExecutor final : public Executor {
   absl::Status Load(const models::ModelConfig& config, const models::WeightSource& weights);
   absl::Status AllocatePools(const models::ModelConfig& config,
                              const base::CudaDeviceInfo& at_start);
+  absl::Status AllocateRegions();
   absl::Status MakeLanes(const models::ModelConfig& config);
   LanguageLane::Config LanguageConfig(const models::ModelConfig& config);
   void Push(Queue* queue, Work work);
@@ -109,7 +110,8 @@ class GpuExecutor final : public Executor {
   const ExecutorEvents events_;
   const std::function<void(const absl::Status&)> on_failure_;
   Capacity capacity_;
-  base::PinnedMemory staging_, landing_;
+  base::PinnedMemory host_staging_, host_landing_;
+  base::DeviceMemory device_staging_, device_landing_;
   TransferRegions regions_;
   std::unique_ptr<kernels::GemmChoices> choices_;
   std::unique_ptr<DeviceTurns> turns_;
@@ -118,17 +120,20 @@ class GpuExecutor final : public Executor {
   std::unique_ptr<models::Decoder> decoder_;
   GpuPools pools_;
   absl::flat_hash_map<scheduler::TaskId, EncodeInput> inputs_;  // owner thread only
-  Queue language_work_{kMaxWork}, encode_work_{kMaxWork}, copy_work_{kMaxWork};
+  Queue language_work_{kMaxWork}, encode_work_{kMaxWork}, copy_work_{kMaxWork},
+      checksum_work_{kMaxWork};
   // Destroyed first, so that what a completion calls is still there.
   std::unique_ptr<LanguageLane> language_;
   std::unique_ptr<EncodeLane> encode_;
   std::unique_ptr<CopyLane> kv_exports_, embedding_exports_, imports_;
+  std::unique_ptr<LandingChecksum> landing_checksum_;
   std::unique_ptr<CompletionQueue> steps_done_, encodes_done_, copies_done_;
   std::vector<std::thread> threads_;
 };
 
 GpuExecutor::~GpuExecutor() {
-  for (Queue* queue : {&language_work_, &encode_work_, &copy_work_}) queue->Close();
+  for (Queue* queue : {&language_work_, &encode_work_, &copy_work_, &checksum_work_})
+    queue->Close();
   for (std::thread& thread : threads_) thread.join();
   for (auto* queue : {&steps_done_, &encodes_done_, &copies_done_}) queue->reset();
 }
@@ -163,10 +168,13 @@ absl::Status GpuExecutor::AllocatePools(const models::ModelConfig& config,
                                         const base::CudaDeviceInfo& at_start) {
   const int64_t token_bytes =
       int64_t{2} * config.num_layers * config.num_kv_heads * config.head_dim * kElement;
-  ModelSizes sizes{.weights = weights_->bytes(),
-                   .kv_per_token = computes_language() ? token_bytes : 0,
-                   .embedding_per_token = config.hidden_size * kElement,
-                   .fixed = kFixedBytes + 3 * options_.max_piece_bytes};
+  const bool on_device = options_.transfer_memory == TransferMemory::kDevice;
+  ModelSizes sizes{
+      .weights = weights_->bytes(),
+      .kv_per_token = computes_language() ? token_bytes : 0,
+      .embedding_per_token = config.hidden_size * kElement,
+      .fixed = kFixedBytes + (on_device ? options_.staging_bytes + options_.landing_bytes
+                                        : 3 * options_.max_piece_bytes)};
   if (decoder_ != nullptr) {
     sizes.scratch += LanguageLane::WorkspaceBytes(LanguageConfig(config), *decoder_) +
                      int64_t{options_.max_rows} * config.vocab_size * int64_t{sizeof(float)};
@@ -216,10 +224,22 @@ absl::Status GpuExecutor::AllocatePools(const models::ModelConfig& config,
   return absl::OkStatus();
 }
 
+absl::Status GpuExecutor::AllocateRegions() {
+  const int64_t staging = options_.staging_bytes, landing = options_.landing_bytes;
+  if (options_.transfer_memory == TransferMemory::kDevice) {
+    ASSIGN_OR_RETURN(device_staging_, base::DeviceMemory::Allocate(options_.device, staging));
+    ASSIGN_OR_RETURN(device_landing_, base::DeviceMemory::Allocate(options_.device, landing));
+    regions_ = {device_staging_.ref(), device_landing_.ref()};
+  } else {
+    ASSIGN_OR_RETURN(host_staging_, base::PinnedMemory::Allocate(staging));
+    ASSIGN_OR_RETURN(host_landing_, base::PinnedMemory::Allocate(landing));
+    regions_ = {host_staging_.ref(), host_landing_.ref()};
+  }
+  ASSIGN_OR_RETURN(landing_checksum_, LandingChecksum::Create(options_.device));
+  return absl::OkStatus();
+}
+
 absl::Status GpuExecutor::MakeLanes(const models::ModelConfig& config) {
-  ASSIGN_OR_RETURN(staging_, base::PinnedMemory::Allocate(options_.staging_bytes));
-  ASSIGN_OR_RETURN(landing_, base::PinnedMemory::Allocate(options_.landing_bytes));
-  regions_ = {staging_.ref(), landing_.ref()};
   for (auto* queue : {&steps_done_, &encodes_done_}) {
     ASSIGN_OR_RETURN(*queue, CompletionQueue::Create(options_.device, 4, on_failure_));
   }
@@ -260,8 +280,9 @@ absl::Status GpuExecutor::Start(const models::ModelConfig& config,
   ASSIGN_OR_RETURN(turns_, DeviceTurns::Create());
   RETURN_IF_ERROR(Load(config, weights));
   RETURN_IF_ERROR(AllocatePools(config, info));
+  RETURN_IF_ERROR(AllocateRegions());
   RETURN_IF_ERROR(MakeLanes(config));
-  for (Queue* queue : {&language_work_, &encode_work_, &copy_work_}) {
+  for (Queue* queue : {&language_work_, &encode_work_, &copy_work_, &checksum_work_}) {
     threads_.emplace_back([this, queue] { Run(queue); });
   }
   return absl::OkStatus();
@@ -305,10 +326,8 @@ absl::Status GpuExecutor::Do(ExportPiece& work) {
   const bool kv = spec.range.kind == scheduler::TransferKind::kKv;
   CopyLane* const lane = kv ? kv_exports_.get() : embedding_exports_.get();
   RETURN_IF_ERROR(kv ? language_->WaitFor(spec.after, lane) : encode_->WaitFor(spec.after, lane));
-  return lane->Export(spec, [this, buffer = spec.buffer] {
-    const absl::Span<uint8_t> bytes = regions_.Staging(buffer).HostBytes();
-    events_.on_export(
-        {.buffer = buffer.id, .checksum = base::Checksum64(bytes.data(), bytes.size())});
+  return lane->Export(spec, [this, buffer = spec.buffer.id](uint64_t checksum) {
+    events_.on_export({.buffer = buffer, .checksum = checksum});
   });
 }
 
@@ -318,8 +337,8 @@ absl::Status GpuExecutor::Do(ImportPiece& work) {
 }
 
 absl::Status GpuExecutor::Do(ChecksumPiece& work) {
-  const absl::Span<uint8_t> bytes = regions_.Landing(work.buffer).HostBytes();
-  work.on_checksum(base::Checksum64(bytes.data(), bytes.size()));
+  ASSIGN_OR_RETURN(const uint64_t checksum, landing_checksum_->Of(regions_.Landing(work.buffer)));
+  work.on_checksum(checksum);
   return absl::OkStatus();
 }
 

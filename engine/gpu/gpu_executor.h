@@ -21,6 +21,10 @@
 
 namespace triptych::engine {
 
+// Where pieces are staged and land: on the device for a transport that reaches it, in pinned host
+// memory for one that moves host memory.
+enum class TransferMemory : uint8_t { kHost, kDevice };
+
 struct GpuOptions {
   int device = 0;
   // Decide what is loaded and which pools there are, as on the CPU.
@@ -33,6 +37,7 @@ struct GpuOptions {
   int32_t max_step_tokens = 8192;  // of all rows of a step
   int64_t max_patches = 65536;     // of an encode step; one larger item still runs
   int64_t max_piece_bytes = int64_t{64} << 20;
+  TransferMemory transfer_memory = TransferMemory::kHost;
   int64_t staging_bytes = int64_t{256} << 20;
   int64_t landing_bytes = int64_t{256} << 20;
   // How decode kernels are cut, in the words of kernels/decode_choices.h; empty: by rule.

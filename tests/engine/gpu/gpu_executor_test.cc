@@ -25,20 +25,41 @@ bool Missing() {
   return ReferencesMissing();
 }
 
-std::unique_ptr<Executor> MakeSmall(ExecutorEvents events) {
+std::unique_ptr<Executor> MakeSmallWith(TransferMemory memory, ExecutorEvents events) {
   const std::string dir = triptych::testing::SmallModelDir();
   const auto config = models::LoadModelConfig(dir);
   const auto weights = models::Checkpoint::Open(dir);
   REQUIRE((config.ok() && weights.ok()));
-  auto made = MakeGpuExecutor(
-      {.kv_blocks = 2048, .embedding_slots = 4096, .max_step_tokens = 1024, .max_patches = 4096},
-      *config, **weights, std::move(events), [](const absl::Status& status) {
-        std::fprintf(stderr, "%s\n", status.ToString().c_str());
-        std::abort();
-      });
+  auto made =
+      MakeGpuExecutor({.kv_blocks = 2048,
+                       .embedding_slots = 4096,
+                       .max_step_tokens = 1024,
+                       .max_patches = 4096,
+                       .transfer_memory = memory},
+                      *config, **weights, std::move(events), [](const absl::Status& status) {
+                        std::fprintf(stderr, "%s\n", status.ToString().c_str());
+                        std::abort();
+                      });
   INFO(made.status().ToString());
   REQUIRE(made.ok());
   return *std::move(made);
+}
+
+std::unique_ptr<Executor> MakeSmall(ExecutorEvents events) {
+  return MakeSmallWith(TransferMemory::kHost, std::move(events));
+}
+
+void CopyNow(const base::MemoryRef& to, const base::MemoryRef& from) {
+  auto stream = base::CudaStream::Create(base::CudaPriority::kHigh);
+  REQUIRE(stream.ok());
+  REQUIRE(stream->Copy(to, from).ok());
+  REQUIRE(stream->Synchronize().ok());
+}
+
+std::vector<uint8_t> ToHost(const base::MemoryRef& memory) {
+  std::vector<uint8_t> bytes(static_cast<size_t>(memory.bytes));
+  CopyNow(base::HostRef(absl::MakeSpan(bytes)), memory);
+  return bytes;
 }
 
 // Tokens of the answer, each step after the one before.
@@ -67,8 +88,10 @@ TEST_CASE("GpuExecutor: encode, prefill and decode answer as the published imple
 
 TEST_CASE("GpuExecutor: KV handed over as bytes goes on with the same tokens", "[engine][gpu]") {
   if (Missing()) return;
+  const TransferMemory memory = GENERATE(TransferMemory::kHost, TransferMemory::kDevice);
   const Question question = ReadQuestion();
-  EngineBench engine(MakeSmall);
+  EngineBench engine(
+      [memory](ExecutorEvents events) { return MakeSmallWith(memory, std::move(events)); });
   engine.executor().ProvideInput(kTask, question.input);
   engine.Run(EncodePlan(question));
   const auto tokens = static_cast<int32_t>(question.ids.size());
@@ -81,9 +104,10 @@ TEST_CASE("GpuExecutor: KV handed over as bytes goes on with the same tokens", "
   scheduler::StepResult result = engine.results.Take();
   const scheduler::ExportResult exported = engine.exports.Take();
   const TransferRegions& regions = engine.executor().transfer_regions();
-  const absl::Span<uint8_t> staged = regions.Staging(buffer).HostBytes();
+  CHECK((regions.staging.space == base::MemorySpace::kCuda) == (memory == TransferMemory::kDevice));
+  const std::vector<uint8_t> staged = ToHost(regions.Staging(buffer));
   CHECK(exported.checksum == base::Checksum64(staged.data(), staged.size()));
-  std::copy(staged.begin(), staged.end(), regions.Landing(buffer).HostBytes().begin());
+  CopyNow(regions.Landing(buffer), regions.Staging(buffer));
   Told<uint64_t> checksums;
   engine.executor().ChecksumLanded(buffer, [&](uint64_t sum) { checksums.Put(sum); });
   CHECK(checksums.Take() == exported.checksum);
