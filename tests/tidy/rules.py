@@ -137,7 +137,8 @@ CODE_WORDS = [
       "base/log.cc": "wall time exists in log lines alone",
       "base/rpc.cc": "gRPC takes a deadline as wall-clock time",
       "services/runtime/": "gRPC takes a deadline as wall-clock time",
-      "services/scheduler/cluster_service": "a gRPC alarm takes wall-clock time"}),
+      "services/scheduler/cluster_service": "a gRPC alarm takes wall-clock time",
+      "bench/decisions/": "measures the time that its thread had the core"}),
     ("random",
      r"\b(rand|srand|rand_r|drand48|getrandom)\s*\(|\brandom_device\b"
      r"|\bRandomBits64\s*\(",
