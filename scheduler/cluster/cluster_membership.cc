@@ -39,21 +39,26 @@ void ClusterScheduler::BeginWatch(base::TimePoint now) {
   if (first_hello_ == base::kNever) first_hello_ = now;
 }
 
-void ClusterScheduler::SeeHighest(const SchedulerId& highest, base::TimePoint now) {
+void ClusterScheduler::SeeHighest(const SchedulerId& highest, Incarnation peer,
+                                  base::TimePoint now) {
   if (highest.term > 0) all_fresh_ = false;
   if (highest == id_ || highest.term >= kHighestTerm) return;  // the wire refuses such terms
   if (recovering_) {
     if (highest.term >= id_.term) id_.term = highest.term + 1;
   } else if (highest > id_) {
-    StepDown(now);
+    StepDown(peer, now);
     id_.term = highest.term + 1;
   }
 }
 
-void ClusterScheduler::StepDown(base::TimePoint now) {
-  constexpr auto kWhy = DropPeer::Why::kAskAgain;
-  for (const auto& [peer, worker] : workers_) actions_.emplace_back(DropPeer{peer, kWhy});
-  for (const auto& [peer, gateway] : gateways_) actions_.emplace_back(DropPeer{peer, kWhy});
+// The stream that says hello is not dropped with the others. Nobody is lost and nothing fails:
+// another scheduler has it all.
+void ClusterScheduler::StepDown(Incarnation speaker, base::TimePoint now) {
+  const auto drop = [&](Incarnation peer) {
+    if (peer != speaker) actions_.emplace_back(DropPeer{peer, DropPeer::Why::kAskAgain});
+  };
+  for (const auto& [peer, worker] : workers_) drop(peer);
+  for (const auto& [peer, gateway] : gateways_) drop(peer);
   requests_.clear();
   tasks_.clear();
   workers_.clear();
@@ -75,9 +80,7 @@ void ClusterScheduler::StepDown(base::TimePoint now) {
 void ClusterScheduler::OnWorkerConnected(const WorkerHello& hello, base::TimePoint now) {
   now_ = now;
   const Incarnation incarnation = hello.profile.incarnation;
-  // The stream that says hello must not be dropped with the others.
-  if (!recovering_ && hello.highest_seen > id_) LoseWorker(incarnation, now);
-  SeeHighest(hello.highest_seen, now);
+  SeeHighest(hello.highest_seen, incarnation, now);
   BeginWatch(now);
   auto& worker = workers_[incarnation];
   if (worker == nullptr) {
@@ -103,8 +106,7 @@ void ClusterScheduler::OnWorkerConnected(const WorkerHello& hello, base::TimePoi
 
 void ClusterScheduler::OnGatewayConnected(const GatewayHello& hello, base::TimePoint now) {
   now_ = now;
-  if (!recovering_ && hello.highest_seen > id_) LoseGateway(hello.incarnation);
-  SeeHighest(hello.highest_seen, now);
+  SeeHighest(hello.highest_seen, hello.incarnation, now);
   BeginWatch(now);
   if (!gateways_.contains(hello.incarnation)) joined_.push_back(hello.incarnation);
   Gateway& gateway = gateways_[hello.incarnation];

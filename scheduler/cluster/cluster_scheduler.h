@@ -100,8 +100,8 @@ class ClusterScheduler {
   using RequestMap = absl::flat_hash_map<RequestId, std::unique_ptr<Request>>;
 
   // ---- cluster_membership.cc
-  void SeeHighest(const SchedulerId& highest, base::TimePoint now);
-  void StepDown(base::TimePoint now);
+  void SeeHighest(const SchedulerId& highest, Incarnation peer, base::TimePoint now);
+  void StepDown(Incarnation speaker, base::TimePoint now);
   void BeginWatch(base::TimePoint now);
   Worker* FindWorker(Incarnation incarnation);
   Pool* FindOrMakePool(const std::string& fingerprint, base::TimePoint now);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/check.h"
+
 namespace triptych::scheduler {
 
 // ---- requests -----------------------------------------------------------------------------------
@@ -247,6 +249,23 @@ void Delivery::OnTime(base::TimePoint now) {
 
 base::TimePoint Delivery::NextDeadline() const {
   return deadlines_.empty() ? base::kNever : deadlines_.begin()->first;
+}
+
+void Delivery::CheckInvariants() const {
+  CHECK_LE(num_live(), limits_.max_requests);
+  CHECK_LE(ended_since_hello_.size(), static_cast<size_t>(limits_.max_requests));
+  int waiting = 0;
+  size_t with_deadline = 0;
+  for (const auto& [id, request] : requests_) {
+    CHECK_TRUE(request.submit.request == id);
+    waiting += request.submitted ? 0 : 1;
+    CHECK_LE(static_cast<int64_t>(request.sent.size()), int64_t{request.submit.max_tokens});
+    if (request.deadline == base::kNever) continue;
+    ++with_deadline;
+    CHECK_TRUE(deadlines_.contains({request.deadline, id}));
+  }
+  CHECK_EQ(waiting, waiting_);
+  CHECK_EQ(with_deadline, deadlines_.size());
 }
 
 }  // namespace triptych::scheduler

@@ -119,6 +119,9 @@ class Delivery {
   base::TimePoint NextDeadline() const;
   std::vector<DeliveryAction> TakeActions() { return std::exchange(actions_, {}); }
 
+  // CHECKs what must hold between events; looks at everything, so only tests call it.
+  void CheckInvariants() const;
+
  private:
   // Whose tokens are heard. A prefill and the decode that it hands over to share an epoch.
   struct Producers {

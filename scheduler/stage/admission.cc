@@ -200,6 +200,7 @@ void RetireSlots(StageState& state, EncodeTask& task) {
 }
 
 void Release(StageState& state, TaskId task) {
+  state.over.Insert(task);
   if (EncodeTask* encode = Find(state.encodes, task)) {
     ReleaseEncode(state, *encode);
     state.encodes.erase(task);

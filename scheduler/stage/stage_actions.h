@@ -110,6 +110,7 @@ struct StageStats {
   int32_t in_flight = 0;     // steps, imports and exports
   int64_t staged_bytes = 0;  // of pieces to be sent
   int64_t landed_bytes = 0;  // of pieces received
+  int32_t transfers = 0;     // of either end
   friend bool operator==(const StageStats&, const StageStats&) = default;
 };
 

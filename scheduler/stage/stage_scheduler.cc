@@ -25,9 +25,14 @@ void Settle(StageState& state) {
   } while (ForwardTransfers(state));
 }
 
-void Obey(StageState& state, const AssignEncode& assign) { Admit(state, assign); }
-void Obey(StageState& state, const AssignPrefill& assign) { Admit(state, assign); }
+void Obey(StageState& state, const AssignEncode& assign) {
+  if (!state.over.Contains(assign.task)) Admit(state, assign);
+}
+void Obey(StageState& state, const AssignPrefill& assign) {
+  if (!state.over.Contains(assign.task)) Admit(state, assign);
+}
 void Obey(StageState& state, const AssignDecode& assign) {
+  if (state.over.Contains(assign.task)) return;
   Admit(state, assign);
   if (PrefillTask* producer = Find(state.prefills, assign.producer)) TakeOver(state, *producer);
 }
@@ -164,7 +169,8 @@ StageStats StageScheduler::Stats() const {
               state_->slot_pages.num_held() * state_->config.profile.embedding_page_slots,
           .in_flight = state_->steps.in_flight(),
           .staged_bytes = state_->sender.staged_bytes(),
-          .landed_bytes = state_->receiver.landing_bytes()};
+          .landed_bytes = state_->receiver.landing_bytes(),
+          .transfers = state_->sender.num_transfers() + state_->receiver.num_inputs()};
 }
 
 bool StageScheduler::draining() const { return state_->draining; }

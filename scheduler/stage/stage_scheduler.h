@@ -68,6 +68,9 @@ class StageScheduler {
   StageStats Stats() const;
   bool draining() const;
 
+  // CHECKs what must hold between events; looks at everything, so only tests call it.
+  void CheckInvariants() const;
+
  private:
   friend class StageSchedulerTestAccess;
   std::unique_ptr<StageState> state_;

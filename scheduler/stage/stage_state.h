@@ -25,6 +25,7 @@
 #include "scheduler/stage/step_ledger.h"
 #include "scheduler/stage/tasks.h"
 #include "scheduler/transfer/receiver.h"
+#include "scheduler/transfer/remembered.h"
 #include "scheduler/transfer/sender.h"
 #include "scheduler/transfer/transfer_actions.h"
 
@@ -57,7 +58,8 @@ struct StageState {
   std::map<TaskId, PrefillTask> prefills;
   std::map<TaskId, DecodeTask> decodes;
   bool draining = false;
-  StepCost cost[kNumLanes];  // learned, by lane
+  StepCost cost[kNumLanes];                 // learned, by lane
+  Remembered<TaskId> over{kMaxRemembered};  // released, failed: an assignment comes too late
   uint64_t last_life = 0;
   uint32_t last_attempt = 0;
   base::TimePoint now{};  // of the event that is being handled

@@ -50,6 +50,11 @@ void TransferReceiver::Rebind(const TaskId& consumer, const InputProducer& input
 
 void TransferReceiver::Forget(const TaskId& consumer, base::TimePoint) {
   over_.Insert(consumer);
+  std::erase_if(parked_, [&](const Parked& parked) {
+    const bool over = parked.offer.key.consumer == consumer;
+    if (over) Refuse(parked.peer, parked.offer.key, Deny::Reason::kOver);
+    return over;
+  });
   auto it = inputs_.lower_bound(InputId(consumer, INT32_MIN));
   while (it != inputs_.end() && it->first.first == consumer) {
     if (!it->second.received) EndAttempt(it->second);

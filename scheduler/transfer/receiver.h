@@ -71,7 +71,10 @@ class TransferReceiver {
   const BufferArena& arena() const { return arena_; }
   // Adds those from whom something is received or granted.
   void AddPeers(std::set<Incarnation>* peers) const;
+  int num_inputs() const { return static_cast<int>(inputs_.size()); }
   int num_parked() const { return static_cast<int>(parked_.size()); }
+  // CHECKs what must hold between events; looks at everything, so only tests call it.
+  void CheckInvariants() const;
 
  private:
   using InputId = std::pair<TaskId, int32_t>;  // consumer, item

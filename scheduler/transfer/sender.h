@@ -82,6 +82,8 @@ class TransferSender {
   // Adds those to whom something is under way, or who have not answered that it is over.
   void AddPeers(std::set<Incarnation>* peers) const;
   int num_transfers() const { return static_cast<int>(transfers_.size()); }
+  // CHECKs what must hold between events; looks at everything, so only tests call it.
+  void CheckInvariants() const;
 
  private:
   struct Piece {

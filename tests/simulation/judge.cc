@@ -27,6 +27,10 @@ void Judge::WorkerIs(Incarnation worker, scheduler::Roles roles, base::TimePoint
   NoteRoles(now);
 }
 
+void Judge::WorkerHas(Incarnation worker, const scheduler::WorkerReport& report) {
+  for (const scheduler::TaskReport& task : report.tasks) tasks_[worker][task.task] = task.request;
+}
+
 void Judge::WorkerDrains(Incarnation worker, base::TimePoint now) {
   if (workers_.contains(worker)) WorkerIs(worker, {}, now);
 }

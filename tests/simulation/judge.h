@@ -23,6 +23,8 @@ class Judge {
   // ---- what the scheduler hears ----
   // Which stages a connected worker takes new work of.
   void WorkerIs(Incarnation worker, scheduler::Roles roles, base::TimePoint now);
+  // Its hello's inventory: the scheduler may adopt what it shows, and hear of its end from nobody.
+  void WorkerHas(Incarnation worker, const scheduler::WorkerReport& report);
   // The scheduler was told that it takes nothing new.
   void WorkerDrains(Incarnation worker, base::TimePoint now);
   // It is gone, with tasks of these requests beside those that the books show.

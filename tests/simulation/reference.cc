@@ -1,6 +1,7 @@
 #include "tests/simulation/reference.h"
 
 #include <cstring>
+#include <string>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -19,7 +20,7 @@ scheduler::LayoutRules SimLayoutRules() {
           .max_prompt_tokens = kMaxPosition};
 }
 
-engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots) {
+engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots, double slowness) {
   engine::ModelledConfig config;
   config.capacity = {.kv_block_tokens = kBlockTokens,
                      .kv_blocks = kv_blocks,
@@ -31,11 +32,11 @@ engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots) {
                      .max_position = kMaxPosition};
   config.tokens = {.vocab_size = kVocabulary, .stop_token_ids = {kStopToken}, .stop_one_in = 40};
   // Slow enough that faults find requests in every state.
-  config.cost = {.step_fixed = 0.03,
-                 .encode_fixed = 0.02,
-                 .encode_per_patch = 1e-3,
-                 .prefill_per_token = 5e-4,
-                 .decode_per_sequence = 2e-3};
+  config.cost = {.step_fixed = 0.03 * slowness,
+                 .encode_fixed = 0.02 * slowness,
+                 .encode_per_patch = 1e-3 * slowness,
+                 .prefill_per_token = 5e-4 * slowness,
+                 .decode_per_sequence = 2e-3 * slowness};
   config.payload = engine::FakePayload::kCarried;
   config.staging_bytes = config.landing_bytes = kTransferBytes;
   return config;
@@ -129,6 +130,8 @@ SimRequest MakeRequest(base::SeededRandom& random, scheduler::RequestId id) {
   input.sampling.seed = random.Next();
   submit.request = id;
   submit.fingerprint = "model";
+  submit.tenant = "tenant " + std::to_string(random.Below(3));
+  submit.priority = static_cast<int32_t>(random.Below(3));
   submit.max_tokens = input.max_tokens;
   submit.prompt_tokens =
       scheduler::ResolveLayout(input.segments, {}, SimLayoutRules())->num_tokens();

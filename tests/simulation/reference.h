@@ -23,7 +23,8 @@ scheduler::LayoutRules SimLayoutRules();
 // Of each region of transfer memory: a worker plans in less.
 inline constexpr int64_t kTransferBytes = 8192;
 
-engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots);
+// `slowness`: times that its steps take longer.
+engine::ModelledConfig SimDevice(int32_t kv_blocks, int32_t embedding_slots, double slowness = 1);
 
 // What the vision tower sees of an item: different for each content key.
 engine::EncodeInput InputOf(const scheduler::Item& item);

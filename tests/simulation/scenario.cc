@@ -62,6 +62,12 @@ Scenario ScenarioOf(uint64_t seed) {
   if (random.Chance(0.2)) s.dead_links = some(2);
   if (random.Chance(0.2)) s.control_resets = some(2);
   if (random.Chance(0.2)) s.other_freezes = some(3);
+  if (on()) {
+    s.shape.variety = seed;
+    s.ends_within = seconds(90);  // a slow one of two rows may have sixteen sequences
+  }
+  if (random.Chance(0.3)) s.faults.repeat_control = 0.05;
+  if (random.Chance(0.2)) s.faults.engine_error = 0.002;
   if (random.Chance(0.1)) s.shape.scheduler.queue.requests = some(20);
   return s;
 }

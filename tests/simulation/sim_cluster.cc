@@ -14,7 +14,7 @@ using std::chrono::milliseconds;
 namespace {
 
 // A planned end is over by then, whatever else breaks.
-constexpr base::Duration kDrainsWithin = std::chrono::seconds(30);
+constexpr base::Duration kDrainsWithin = std::chrono::seconds(90);
 constexpr base::Duration kToldWithin = std::chrono::seconds(2);
 
 scheduler::ClusterConfig ConfigOf(const ClusterShape& shape) {
@@ -83,6 +83,7 @@ void SimScheduler::Handle(const scheduler::WorkerHello& hello) {
   Act();
   Greet([&] { machine.OnWorkerConnected(hello, now); });
   judge.WorkerIs(worker, hello.draining ? scheduler::Roles() : hello.profile.roles, now);
+  judge.WorkerHas(worker, hello.report);
   for (Incarnation peer : lost_) TellLost(worker, peer);
 }
 
@@ -102,12 +103,18 @@ void SimScheduler::Handle(Incarnation worker, const scheduler::WorkerToScheduler
     }
   }
   machine.OnWorkerMessage(worker, message, cluster_.world.now());
+  if (cluster_.world.random.Chance(cluster_.world.faults.repeat_control)) {
+    machine.OnWorkerMessage(worker, message, cluster_.world.now());
+  }
 }
 
 void SimScheduler::Handle(Incarnation gateway, const scheduler::GatewayToScheduler& message) {
   const auto* ended = std::get_if<scheduler::RequestEnded>(&message);
   if (ended != nullptr) judge.Ended(ended->request);
   machine.OnGatewayMessage(gateway, message, cluster_.world.now());
+  if (cluster_.world.random.Chance(cluster_.world.faults.repeat_control)) {
+    machine.OnGatewayMessage(gateway, message, cluster_.world.now());
+  }
 }
 
 void SimScheduler::AfterEvent() {
@@ -372,6 +379,7 @@ bool Cluster::IsOver(const scheduler::ClusterAction& action) const {
   const auto* failed =
       to == nullptr ? nullptr : std::get_if<scheduler::RequestFailed>(&to->message);
   if (failed == nullptr) return false;
+  if (absl::IsInternal(failed->status) && may_fail.contains(failed->request)) return true;
   auto gateway = gateways.find(to->gateway);
   return gateway == gateways.end() || gateway->second->IsOver(failed->request);
 }
@@ -418,8 +426,8 @@ std::string Cluster::NotAtRest() const {
     return absl::StrCat("worker ", id.value(), " (", worker->roles, ") holds ", stats.tasks,
                         " tasks, ", stats.kv_blocks, " blocks, ", stats.embedding_slots, " slots, ",
                         stats.in_flight, " in flight, ", stats.staged_bytes, " staged bytes, ",
-                        stats.landed_bytes, " landed bytes, ", worker->executor.num_patches(),
-                        " patches");
+                        stats.landed_bytes, " landed bytes, ", stats.transfers, " transfers, ",
+                        worker->executor.num_patches(), " patches");
   }
   return SchedulersNotAtRest();
 }

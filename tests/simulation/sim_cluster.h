@@ -77,6 +77,8 @@ struct ClusterShape {
   std::vector<std::string> roles;  // of each worker: letters of E, P, D
   int32_t kv_blocks = 256;
   int32_t embedding_slots = 512;
+  // Workers differ in size, speed and knobs, drawn from this; 0: all are alike.
+  uint64_t variety = 0;
   scheduler::ClusterConfig scheduler;
   Sabotage sabotage = Sabotage::kNone;
 };
@@ -115,7 +117,8 @@ class Cluster {
   // Everything that was held has been given back and every request has ended; why not, otherwise:
   // at gateways, workers (tasks, pools, buffers) and in the schedulers' books.
   std::string NotAtRest() const;
-  // A failure of a request that its gateway has ended: nobody hears of it.
+  // A failure of a request that its gateway has ended: nobody hears of it. Or one that an engine's
+  // error may have.
   bool IsOver(const scheduler::ClusterAction& action) const;
   // Every scheduler and every task, for a failure's message.
   std::string Describe() const;
@@ -128,6 +131,9 @@ class Cluster {
   std::map<Incarnation, std::unique_ptr<SimScheduler>> schedulers;
   // Requests that some worker was holding when it was killed.
   std::map<Incarnation, std::set<scheduler::RequestId>> held_at_death;
+  // Requests of which an engine or media gave an error: their clients may hear of it.
+  std::set<scheduler::RequestId> may_fail;
+  std::map<scheduler::TaskId, scheduler::RequestId> request_of;
   std::string failure;
   void Violated(const std::string& what) {
     if (failure.empty()) failure = what;

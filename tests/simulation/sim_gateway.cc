@@ -16,6 +16,7 @@ void SimGateway::AfterEvent() {
   for (scheduler::DeliveryAction& action : delivery.TakeActions()) {
     std::visit([this](auto& a) { Do(a); }, action);
   }
+  delivery.CheckInvariants();
 }
 
 base::TimePoint SimGateway::NextWake() const {
@@ -43,6 +44,9 @@ void SimGateway::Handle(const scheduler::SchedulerToGateway& message) {
     clients_.at(failed->request).failed = failed->status.code();
   }
   delivery.OnScheduler(message, world_.now());
+  if (world_.random.Chance(world_.faults.repeat_control)) {
+    delivery.OnScheduler(message, world_.now());
+  }
 }
 
 absl::StatusOr<scheduler::PulledInput> SimGateway::Pull(const scheduler::PullRequest& pull) {
@@ -139,6 +143,9 @@ void SimGateway::Ended(const scheduler::DeliverEnd& action) {
   ++cluster_.ends[code];
   bool legitimate = client.failed == code;  // judged when it was said
   if (code == absl::StatusCode::kOk) legitimate = client.received == client.answer.size();
+  if (code == absl::StatusCode::kInternal && cluster_.may_fail.contains(action.request)) {
+    legitimate = true;
+  }
   if (code == absl::StatusCode::kCancelled) legitimate = client.cancelled;
   if (code == absl::StatusCode::kDeadlineExceeded) legitimate = client.deadline <= world_.now();
   if (legitimate) return;

@@ -1,6 +1,7 @@
 #include "tests/simulation/sim_worker.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <utility>
 
 #include "base/checksum.h"
@@ -17,6 +18,7 @@ constexpr base::Duration kPullDeadline = std::chrono::seconds(2);
 
 scheduler::WorkerProfile MakeProfile(Incarnation id, const std::string& letters,
                                      const ClusterShape& shape) {
+  const int32_t size = KnobsOf(shape, id).size;
   scheduler::WorkerProfile profile;
   profile.name = letters + std::to_string(id.value());
   profile.incarnation = id;
@@ -28,8 +30,8 @@ scheduler::WorkerProfile MakeProfile(Incarnation id, const std::string& letters,
   profile.fingerprint = "model";
   profile.address = profile.name;
   profile.kv_block_tokens = kBlockTokens;
-  profile.kv_blocks = shape.kv_blocks;
-  profile.embedding_slots = shape.embedding_slots;
+  profile.kv_blocks = shape.kv_blocks * size;
+  profile.embedding_slots = shape.embedding_slots * size;
   profile.embedding_page_slots = kPageSlots;
   profile.max_sequences = 16;
   profile.max_encodes = 8;
@@ -37,33 +39,54 @@ scheduler::WorkerProfile MakeProfile(Incarnation id, const std::string& letters,
   return profile;
 }
 
-scheduler::StageConfig MakeConfig(const scheduler::WorkerProfile& profile) {
+scheduler::StageConfig MakeConfig(const scheduler::WorkerProfile& profile, const Knobs& knobs) {
   scheduler::StageConfig config;
   config.profile = profile;
   config.layout = SimLayoutRules();
   config.embedding_bytes_per_token = engine::FakeModel::kBytesPerToken;
   config.max_position = kMaxPosition;
-  config.chunk_tokens = 32;
+  config.chunk_tokens = knobs.chunk_tokens;
   config.step_tokens = 64;
-  config.max_batch = 8;
+  config.max_batch = knobs.max_batch;
+  config.max_steps_in_flight = knobs.max_steps_in_flight;
   config.num_layers = kLayers;
-  // Two layers and one: a token range is two pieces.
-  config.layer_group = 2;
+  config.layer_group = knobs.layer_group;
   config.max_piece_bytes = 100 * engine::FakeModel::kBytesPerToken;
-  config.staging_bytes = 600 * engine::FakeModel::kBytesPerToken;
-  config.landing_bytes = 400 * engine::FakeModel::kBytesPerToken;
+  config.staging_bytes = knobs.staging_pieces * config.max_piece_bytes;
+  config.landing_bytes = knobs.landing_pieces * config.max_piece_bytes;
   config.buffer_alignment = engine::FakeModel::kBytesPerToken;
   return config;
 }
 
 }  // namespace
 
+Knobs KnobsOf(const ClusterShape& shape, Incarnation id) {
+  Knobs knobs;
+  if (shape.variety == 0) return knobs;
+  base::SeededRandom random(shape.variety * 1000003 + id.value());
+  const auto one_of = [&](std::initializer_list<int> choices) {
+    return choices.begin()[random.Below(choices.size())];
+  };
+  knobs.size = one_of({1, 1, 2, 4});
+  knobs.slowness = one_of({1, 1, 2, 3});
+  knobs.chunk_tokens = one_of({8, 32, 64});
+  knobs.max_batch = one_of({2, 8, 16});
+  knobs.max_steps_in_flight = one_of({1, 2});
+  knobs.layer_group = one_of({1, 2, 3});
+  knobs.staging_pieces = one_of({1, 2, 6});
+  knobs.landing_pieces = one_of({1, 2, 4});
+  return knobs;
+}
+
 SimWorker::SimWorker(Cluster& cluster, Incarnation id, const std::string& letters,
                      const ClusterShape& shape)
     : ControlPeer(cluster, id),
       roles(letters),
-      stage(MakeConfig(MakeProfile(id, letters, shape))),
-      executor(SimDevice(shape.kv_blocks, shape.embedding_slots), cluster.world.clock, Events()),
+      stage(MakeConfig(MakeProfile(id, letters, shape), KnobsOf(shape, id))),
+      executor(
+          SimDevice(shape.kv_blocks * KnobsOf(shape, id).size,
+                    shape.embedding_slots * KnobsOf(shape, id).size, KnobsOf(shape, id).slowness),
+          cluster.world.clock, Events()),
       world_(cluster.world),
       profile_(MakeProfile(id, letters, shape)),
       endpoint_(cluster.world.hub.Connect(id)),
@@ -73,19 +96,26 @@ SimWorker::~SimWorker() = default;
 
 engine::ExecutorEvents SimWorker::Events() {
   return {
-      .on_result =
-          [this](scheduler::StepResult result) {
-            stage.OnStepResult(std::move(result), world_.now());
-          },
+      .on_result = [this](scheduler::StepResult result) { Finished(std::move(result)); },
       .on_import = [this](scheduler::BufferId buffer) { stage.OnImported(buffer, world_.now()); },
       .on_export =
           [this](scheduler::ExportResult result) { stage.OnExported(result, world_.now()); }};
+}
+
+void SimWorker::Finished(scheduler::StepResult result) {
+  for (scheduler::RowResult& row : result.rows) {
+    if (!world_.random.Chance(world_.faults.engine_error)) continue;
+    row.numerical_error = true;
+    cluster_.may_fail.insert(cluster_.request_of[row.task]);
+  }
+  stage.OnStepResult(std::move(result), world_.now());
 }
 
 void SimWorker::AfterEvent() {
   while (true) {
     std::vector<scheduler::StageAction> actions = stage.TakeActions();
     if (stage.draining()) CheckDraining();
+    stage.CheckInvariants();
     if (actions.empty()) return;
     for (scheduler::StageAction& action : actions) {
       std::visit([this](auto& a) { Do(a); }, action);
@@ -137,7 +167,17 @@ void SimWorker::Handle(const scheduler::SchedulerToWorker& message) {
       std::holds_alternative<scheduler::ReleaseTask>(message)) {
     return;
   }
+  std::visit(
+      [&](const auto& m) {
+        if constexpr (requires { m.task, m.request; }) cluster_.request_of[m.task] = m.request;
+      },
+      message);
   stage.Handle(message, world_.now());
+  if (!world_.random.Chance(world_.faults.repeat_control)) return;
+  // Later than its stream would allow, but not later than another scheduler's word.
+  world_.At(milliseconds(world_.random.Between(0, 500)), id(), [this, message, from = highest] {
+    if (from == highest) stage.Handle(message, world_.now());
+  });
 }
 
 void SimWorker::OnPeerLost(Incarnation peer) {
@@ -195,6 +235,10 @@ void SimWorker::Pulled(const scheduler::PullRequest& request,
     if (item == nullptr || index++ != request.item) continue;
     world_.At(world_.Delay(), id(), [this, task = request.task, item = *item] {
       if (dropped_.count(task) > 0) return;
+      if (world_.random.Chance(world_.faults.engine_error)) {
+        cluster_.may_fail.insert(cluster_.request_of[task]);
+        return stage.OnMediaReady(task, absl::InternalError("media"), world_.now());
+      }
       executor.ProvideInput(task, InputOf(item));
       stage.OnMediaReady(task, item.grid, world_.now());
     });

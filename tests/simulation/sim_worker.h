@@ -15,6 +15,19 @@
 
 namespace triptych::simulation {
 
+// What a worker may have of its own.
+struct Knobs {
+  int32_t size = 1;  // times the blocks and slots of the shape
+  double slowness = 1;
+  int32_t chunk_tokens = 32;
+  int max_batch = 8;
+  int max_steps_in_flight = 2;
+  int32_t layer_group = 2;     // two layers and one: a token range is two pieces
+  int64_t staging_pieces = 6;  // of 100 tokens
+  int64_t landing_pieces = 4;
+};
+Knobs KnobsOf(const ClusterShape& shape, Incarnation id);
+
 class SimWorker final : public ControlPeer {
  public:
   SimWorker(Cluster& cluster, Incarnation id, const std::string& roles, const ClusterShape& shape);
@@ -50,6 +63,8 @@ class SimWorker final : public ControlPeer {
   void CheckDraining();
   void Pulled(const scheduler::PullRequest& request, absl::StatusOr<scheduler::PulledInput> input);
   void ResetTokens(Incarnation gateway);
+
+  void Finished(scheduler::StepResult result);
 
   World& world_;
   const scheduler::WorkerProfile profile_;

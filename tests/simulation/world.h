@@ -48,6 +48,8 @@ struct Faults {
   double slow = 0;        // up to 300 ms instead of up to 2
   double break_link = 0;  // between workers: bytes and words that are under way, in both directions
   double piece_drop = 0, piece_corrupt = 0, piece_delay = 0;
+  double repeat_control = 0;  // heard again: at once, or by workers also much later
+  double engine_error = 0;    // logits that are not finite, media that cannot be read
 };
 
 enum class Stream : uint8_t { kControl, kTransfer, kTokens, kReplies, kPull };

@@ -436,6 +436,27 @@ TEST_CASE("ClusterScheduler: one that meets a higher scheduler's peer starts aga
   CHECK(cluster.Counts().handing_over == 1);
 }
 
+TEST_CASE("ClusterScheduler: who comes back from a higher scheduler is not lost, and nothing fails",
+          "[scheduler][cluster][recovery]") {
+  ClusterFixture cluster({.max_lost_workers = 1});
+  cluster.Worker(3, "P");
+  cluster.Worker(5, "D");
+  cluster.Gateway(kGateway);
+  cluster.Submit(ClusterFixture::Text(1));
+  REQUIRE(cluster.Tasks(5) == 1);
+  const size_t told = cluster.workers[3].inbox.size();
+  if (GENERATE(false, true)) {
+    cluster.Worker(ProfileOf(5, "D"), kOld);
+    CHECK(cluster.dropped == std::vector<uint64_t>{3, kGateway});
+  } else {
+    cluster.Gateway(kGateway, {}, {}, kOld);
+    CHECK(cluster.dropped == std::vector<uint64_t>{3, 5});
+  }
+  CHECK(cluster.failures.empty());
+  CHECK(cluster.workers[3].inbox.size() == told);
+  CHECK(cluster.scheduler.Snapshot(cluster.now).workers_lost == 0);
+}
+
 TEST_CASE("ClusterScheduler: lower schedulers' peers are taken as they are",
           "[scheduler][cluster][recovery]") {
   ClusterFixture cluster;

@@ -50,6 +50,19 @@ TEST_CASE("StageScheduler: a consumer bound late or twice takes nothing from the
   CHECK(fixture.Count<DecodeStarted>(fixture.lost, walk.decode_task()) == 0);
 }
 
+TEST_CASE("StageScheduler: an assignment that comes again after its task is over is not obeyed",
+          "[scheduler][stage]") {
+  Apart fixture;
+  FakeRequest& request = fixture.AddRequest(1, {Picture(5, 2), LongText(3)}, 4);
+  Walk walk{fixture, fixture.first, fixture.prefill, fixture.next, request, 100};
+  walk.Place();
+  fixture.RunAll();
+  walk.ReleaseAll();
+  walk.Place();
+  fixture.RunAll();
+  fixture.CheckAtRest();
+}
+
 TEST_CASE("StageScheduler: a consumer out of reach is nobody's until it is bound again",
           "[scheduler][stage]") {
   // The scheduler may not hear that it is out of reach; it compares inventories.

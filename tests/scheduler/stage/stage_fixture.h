@@ -273,6 +273,7 @@ class StageFixture {
   // Free + held is the total, and nothing free is named by a step that has not finished.
   void CheckInvariants(const FakeWorker& worker) {
     const StageState& state = StageSchedulerTestAccess::State(*worker.stage);
+    worker.stage->CheckInvariants();
     REQUIRE(state.blocks.num_free() + state.blocks.num_held() == state.blocks.num_blocks());
     REQUIRE(state.slot_pages.num_free() + state.slot_pages.num_held() ==
             state.slot_pages.num_blocks());

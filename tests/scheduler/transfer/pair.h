@@ -183,6 +183,8 @@ class Pair {
         std::visit([&](auto& a) { Do(a); }, action);
       }
     }
+    sender.CheckInvariants();
+    receiver.CheckInvariants();
     // What moves keeps its memory.
     for (const auto& [sequence, send] : sends) CHECK_TRUE(sender.arena().Holds(send.buffer.id));
     for (const auto& [sequence, receive] : receives) {
