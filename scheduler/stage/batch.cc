@@ -197,8 +197,9 @@ int32_t Runnable(const StageState& state, const PrefillTask& task) {
   const auto* running = std::get_if<Prefilling>(&task.state);
   if (running == nullptr) return 0;
   const Sequence& sequence = running->sequence;
-  return std::min({sequence.available(), state.config.chunk_tokens,
-                   ReadableEnd(task, sequence) - sequence.planned()});
+  const int32_t readable = ReadableEnd(task, sequence) - sequence.planned();
+  if (readable < sequence.available() && readable < state.config.least_early_tokens) return 0;
+  return std::min({sequence.available(), state.config.chunk_tokens, readable});
 }
 
 // What a step keeps free of decodes, so that a prompt goes on beside them: one row with one chunk,

@@ -23,6 +23,9 @@ struct StageConfig {
   int32_t max_position = 1 << 20;  // longest sequence, in tokens
 
   int32_t chunk_tokens = 512;             // most tokens of one sequence in a step
+  // What a prompt has before an item that is not there yet is worth a row from so many tokens on:
+  // a step reads all weights, and fewer go with the item's own for nothing.
+  int32_t least_early_tokens = 1;
   int32_t step_tokens = 1024;             // of all rows of a step, decode rows included
   int32_t max_batch = 64;                 // rows of a step
   int64_t encode_patches_a_step = 16384;  // one item always fits

@@ -33,6 +33,9 @@
 namespace triptych::services {
 namespace {
 
+// A step of so few tokens takes as long as one of many.
+constexpr int32_t kLeastEarlyTokens = 64;
+
 absl::StatusOr<scheduler::WorkerProfile> ProfileOf(const WorkerOptions& options,
                                                    const engine::Capacity& capacity,
                                                    const std::string& weights_digest) {
@@ -68,6 +71,7 @@ scheduler::StageConfig StageConfigOf(const WorkerOptions& options, const models:
   config.staging_bytes = executor.transfer_regions().staging.bytes;
   config.landing_bytes = executor.transfer_regions().landing.bytes;
   config.chunk_tokens = static_cast<int32_t>(options.chunk_tokens);
+  config.least_early_tokens = kLeastEarlyTokens;
   config.step_tokens = static_cast<int32_t>(options.step_tokens);
   config.encode_patches_a_step = options.encode_patches_a_step();
   config.max_batch = static_cast<int>(std::min<int64_t>(options.max_sequences, 64));

@@ -76,6 +76,23 @@ TEST_CASE("StageScheduler: a chunk waits for the items of its own range only",
   fixture.CheckAtRest();
 }
 
+TEST_CASE("StageScheduler: few tokens before a missing item wait for it, many do not",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  fixture.config.least_early_tokens = 4;
+  FakeWorker& worker = fixture.AddWorker("prefill");
+  FakeRequest& request = fixture.AddRequest(1, {LongText(11), Picture(5, 2), LongText(3)}, 4);
+  fixture.Send(worker, AssignPrefill{.task = Task(1),
+                                     .request = request.id,
+                                     .gateway = kGateway,
+                                     .prompt_tokens = 18,
+                                     .item_tokens = {4}});
+  fixture.RunAll();
+  CHECK(worker.engine->chunks_run == 1);  // 8 of the 11
+  fixture.Send(worker, ReleaseTask{Task(1)});
+  fixture.CheckAtRest();
+}
+
 TEST_CASE("StageScheduler: blocks of a released task stay held until the step is over",
           "[scheduler][stage]") {
   StageFixture fixture;

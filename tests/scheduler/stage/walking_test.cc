@@ -35,6 +35,15 @@ TEST_CASE("StageScheduler: one worker of all roles hands over in memory", "[sche
   CHECK(worker.engine->overlapped_steps > 0);
 }
 
+TEST_CASE("StageScheduler: a prompt whose text waits for its pictures walks as well",
+          "[scheduler][stage]") {
+  StageFixture fixture;
+  fixture.config.least_early_tokens = 64;
+  FakeWorker& worker = fixture.AddWorker("encode+prefill+decode");
+  FakeRequest& request = fixture.AddRequest(5, TwoPictures(), 9);
+  CheckWalk({fixture, worker, worker, worker, request, 100});
+}
+
 TEST_CASE("StageScheduler: three workers of one role each hand over by transfer",
           "[scheduler][stage]") {
   StageFixture fixture;
