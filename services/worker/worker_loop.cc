@@ -198,7 +198,13 @@ void WorkerLoop::Run() {
 
 void WorkerLoop::RunActions(TimePoint now) {
   std::vector<scheduler::StageAction> actions = stage_.TakeActions();
+  // The device waits for its next step; tokens and reports go out while it computes. No action
+  // that a step follows touches what the step needs.
   for (scheduler::StageAction& action : actions) {
+    if (auto* step = std::get_if<scheduler::SubmitStep>(&action)) Do(*step, now);
+  }
+  for (scheduler::StageAction& action : actions) {
+    if (std::holds_alternative<scheduler::SubmitStep>(action)) continue;
     std::visit([&](auto& a) { Do(a, now); }, action);
   }
 }
