@@ -22,7 +22,7 @@ struct StageConfig {
   int64_t embedding_bytes_per_token = 0;
   int32_t max_position = 1 << 20;  // longest sequence, in tokens
 
-  int32_t chunk_tokens = 512;             // most tokens of one sequence in a step
+  int32_t chunk_tokens = 512;  // most tokens of one sequence in a step
   // What a prompt has before an item that is not there yet is worth a row from so many tokens on:
   // a step reads all weights, and fewer go with the item's own for nothing.
   int32_t least_early_tokens = 1;

@@ -4,10 +4,18 @@
 
 #include "engine/gpu/gpu_executor.h"
 
-#include <cstdlib>
+#include <sys/wait.h>
 
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
 #include "base/checksum.h"
 #include "base/cuda.h"
+#include "kernels/checksum.h"
+#include "kernels/cuda_context.h"
 #include "models/weights/checkpoint.h"
 #include "tests/engine/engine_question.h"
 
@@ -151,6 +159,54 @@ TEST_CASE("GpuExecutor: a decode row says the same in any company", "[engine][gp
     const scheduler::StepResult result = engine.Run(std::move(plan));
     CHECK(result.rows.at(0).tokens.at(0).token == answer.at(1));
   }
+}
+
+// What the process below says and ends with.
+constexpr char kInjected[] = "GpuExecutor injected: a kernel reads memory that is not there";
+constexpr int kEnded = 42;
+
+// Ends the process that it runs in, so it is not run with the others.
+TEST_CASE(kInjected, "[.][engine][gpu]") {
+  const std::string dir = triptych::testing::SmallModelDir();
+  const auto config = models::LoadModelConfig(dir);
+  const auto weights = models::Checkpoint::Open(dir);
+  REQUIRE((config.ok() && weights.ok()));
+  EngineBench engine([&](ExecutorEvents events) {
+    auto made = MakeGpuExecutor({.kv_blocks = 2048, .embedding_slots = 4096}, *config, **weights,
+                                std::move(events), [](const absl::Status& status) {
+                                  std::fprintf(stderr, "ended: %s\n", status.ToString().c_str());
+                                  std::_Exit(kEnded);
+                                });
+    REQUIRE(made.ok());
+    return *std::move(made);
+  });
+  const Question question = ReadQuestion();
+  REQUIRE(Answer(engine, question) == question.greedy);
+  auto stream = base::CudaStream::Create(base::CudaPriority::kHigh);
+  REQUIRE(stream.ok());
+  kernels::CudaContext context{.stream = stream->get()};
+  uint64_t* const nowhere = reinterpret_cast<uint64_t*>(uint64_t{1} << 20);
+  (void)kernels::Checksum({.data = nowhere, .bytes = 1 << 20, .checksum = nowhere},
+                          {.device = kernels::Device::kCuda, .cuda = &context});
+  engine.Run(PrefillPlan(question));
+  FAIL("a step went on after an illegal address");
+}
+
+TEST_CASE("GpuExecutor: an error of the device ends the process with one line", "[engine][gpu]") {
+  if (Missing()) return;
+  std::FILE* const pipe =
+      popen(absl::StrCat("exec ", std::filesystem::read_symlink("/proc/self/exe").string(), " '",
+                         kInjected, "' 2>&1")
+                .c_str(),
+            "r");
+  REQUIRE(pipe != nullptr);
+  std::string said;
+  for (char line[512]; std::fgets(line, sizeof(line), pipe) != nullptr;) said += line;
+  const int how = pclose(pipe);
+  INFO(said << "status " << how);
+  CHECK((WIFEXITED(how) && WEXITSTATUS(how) == kEnded));
+  CHECK(std::count(said.begin(), said.end(), '\n') == 1);
+  CHECK(said.find("illegal") != std::string::npos);
 }
 
 }  // namespace
