@@ -31,7 +31,7 @@ std::optional<PieceBuffer> TransferSender::ReserveStaging(const TransferKey& key
   auto it = transfers_.find(key);
   if (it == transfers_.end() || it->second.state != Transfer::State::kGranted) return std::nullopt;
   const Incarnation peer = it->second.offer.peer.incarnation;
-  if (!arena_.MayHold(peer, bytes)) return std::nullopt;
+  if (peers_.at(peer).dropped > 0 || !arena_.MayHold(peer, bytes)) return std::nullopt;
   const std::optional<PieceBuffer> buffer = arena_.Allocate(peer, bytes);
   if (buffer.has_value()) buffers_[buffer->id] = Buffer();
   return buffer;
@@ -60,6 +60,7 @@ void TransferSender::Cancel(const TransferKey& key, base::TimePoint now) { Stop(
 
 void TransferSender::Handle(Incarnation peer, const TransferMessage& message, base::TimePoint now) {
   if (lost_.Contains(peer)) return;
+  if (auto it = peers_.find(peer); it != peers_.end()) it->second.heard_at = now;
   std::visit([&](const auto& m) { OnMessage(peer, m, now); }, message);
 }
 
@@ -113,26 +114,55 @@ void TransferSender::OnMessage(Incarnation incarnation, const Go& go, base::Time
   if (peer.early.size() >= static_cast<size_t>(kMaxRemembered)) return Breach(incarnation, now);
   peer.early.emplace(go.sequence, go);
   while (!peer.early.empty() && peer.early.begin()->first == peer.next_sequence) {
-    const Go next = peer.early.begin()->second;
+    const Followed followed = Follow(peer, peer.early.begin()->second, now);
+    if (followed == Followed::kNoSuchPiece) return Breach(incarnation, now);
+    if (followed == Followed::kNoMemory) return;  // the receiver repeats itself
     peer.early.erase(peer.early.begin());
-    if (!Follow(peer, next, now)) return Breach(incarnation, now);
     ++peer.next_sequence;
   }
 }
 
-// Posts the send of a piece that is staged, wanted or not. False when there is no such piece: a
-// receiver never asks for one.
-bool TransferSender::Follow(Peer& peer, const Go& go, base::TimePoint now) {
+// Posts the send of a piece that is staged, wanted or not. A receiver never asks for one that is
+// not.
+TransferSender::Followed TransferSender::Follow(Peer& peer, const Go& go, base::TimePoint now) {
   Transfer* transfer = Find(go.key, peer.address.incarnation);
-  if (transfer == nullptr) return false;
+  if (transfer == nullptr) return Followed::kNoSuchPiece;
   auto it = transfer->pieces.find(go.index);
-  if (it == transfer->pieces.end() || it->second.acknowledged) return false;
+  if (it == transfer->pieces.end() || it->second.acknowledged) return Followed::kNoSuchPiece;
+  if (!HasBuffer(peer, it->second)) return Followed::kNoMemory;
   transfer->moved_at = now;
   const StagedPiece& staged = it->second.staged;
   ++buffers_.at(staged.buffer.id).posted;
   peer.sends[go.sequence] = Send{.buffer = staged.buffer};
   actions_.emplace_back(PostSend{peer.address, go.sequence, staged.buffer});
+  return Followed::kPosted;
+}
+
+// A receiver that asks for what was given up long ago waits for its bytes, whatever they are: it
+// finds that they are corrupt, or unwanted. Only others hold the memory that is missing, so it
+// comes.
+bool TransferSender::HasBuffer(Peer& peer, Piece& piece) {
+  if (!piece.dropped) return true;
+  const std::optional<PieceBuffer> buffer =
+      arena_.Allocate(peer.address.incarnation, piece.staged.buffer.bytes);
+  if (!buffer.has_value()) return false;
+  buffers_[buffer->id] = Buffer();
+  piece.staged.buffer = *buffer;
+  piece.dropped = false;
+  --peer.dropped;
   return true;
+}
+
+// Of a transfer that was given up: nobody wants its bytes, but its peer is out of reach and cannot
+// say so. What the transport still reads stays until it is done.
+void TransferSender::DropBytes(Transfer& transfer, Peer& peer) {
+  for (auto& [index, piece] : transfer.pieces) {
+    if (piece.acknowledged || piece.dropped) continue;
+    if (buffers_.at(piece.staged.buffer.id).posted > 0) continue;
+    PieceOver(peer.address.incarnation, piece);
+    piece.dropped = true;
+    ++peer.dropped;
+  }
 }
 
 // The receiver still waits for an operation that this side has done long ago: its bytes were lost
@@ -171,6 +201,7 @@ void TransferSender::OnMessage(Incarnation peer, const PieceAcknowledged& acknow
     if (piece.failures == 1) SendReady(*transfer, piece);
     return;
   }
+  if (piece.dropped) return;  // it never had them
   piece.acknowledged = true;
   --transfer->num_open;
   transfer->moved_at = now;
@@ -271,6 +302,10 @@ void TransferSender::RepeatMessages(Transfer& transfer, base::TimePoint now) {
       }
       break;
     case Transfer::State::kAborting:
+      if (Peer& peer = peers_.at(transfer.offer.peer.incarnation);
+          now - std::max(peer.heard_at, transfer.moved_at) >= kLinkSilence) {
+        DropBytes(transfer, peer);
+      }
       Tell(transfer.offer.peer, AbortTransfer{transfer.offer.key});
       break;
   }
@@ -319,8 +354,13 @@ void TransferSender::Stop(const TransferKey& key, base::TimePoint now) {
 
 void TransferSender::Erase(const TransferKey& key) {
   auto it = transfers_.find(key);
+  const Incarnation peer = it->second.offer.peer.incarnation;
   for (const auto& [index, piece] : it->second.pieces) {
-    if (!piece.acknowledged) PieceOver(it->second.offer.peer.incarnation, piece);
+    if (piece.dropped) {
+      if (--peers_.at(peer).dropped == 0) actions_.emplace_back(StagingFree{});
+    } else if (!piece.acknowledged) {
+      PieceOver(peer, piece);
+    }
   }
   transfers_.erase(it);
 }

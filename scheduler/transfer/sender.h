@@ -89,6 +89,7 @@ class TransferSender {
   struct Piece {
     StagedPiece staged;
     bool acknowledged = false;
+    bool dropped = false;  // its bytes are: nobody wants them, and nobody says so
     int failures = 0;
   };
   struct Transfer {
@@ -119,6 +120,8 @@ class TransferSender {
   // The link to one peer. Its order outlives every transfer.
   struct Peer {
     PeerAddress address;
+    base::TimePoint heard_at{};      // its last word
+    int dropped = 0;                 // pieces whose bytes are gone: nothing new is staged for it
     uint64_t connection = 0;         // the latest that the receiver has named
     uint64_t next_sequence = 1;      // lower ones are posted, or over at the receiver
     std::map<uint64_t, Go> early;    // of which an earlier one is missing
@@ -133,7 +136,10 @@ class TransferSender {
   void OnMessage(Incarnation, const Other&, base::TimePoint) {}
 
   Transfer* Find(const TransferKey& key, Incarnation peer);
-  bool Follow(Peer& peer, const Go& go, base::TimePoint now);
+  enum class Followed : uint8_t { kPosted, kNoMemory, kNoSuchPiece };
+  Followed Follow(Peer& peer, const Go& go, base::TimePoint now);
+  bool HasBuffer(Peer& peer, Piece& piece);
+  void DropBytes(Transfer& transfer, Peer& peer);
   void Repeat(Peer& peer, uint64_t sequence, base::TimePoint now);
   void Breach(Incarnation peer, base::TimePoint now);
   void SendOffer(const Transfer& transfer);

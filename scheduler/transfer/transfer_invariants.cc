@@ -11,6 +11,7 @@ namespace triptych::scheduler {
 
 void TransferSender::CheckInvariants() const {
   CHECK_EQ(static_cast<int>(buffers_.size()), arena_.num_held());
+  std::map<Incarnation, int> dropped;
   for (const auto& [key, transfer] : transfers_) {
     CHECK_TRUE(transfer.offer.key == key && peers_.contains(transfer.offer.peer.incarnation));
     CHECK_TRUE(!lost_.Contains(transfer.offer.peer.incarnation));
@@ -18,6 +19,9 @@ void TransferSender::CheckInvariants() const {
     for (const auto& [index, piece] : transfer.pieces) {
       if (piece.acknowledged) continue;
       ++open;
+      CHECK_TRUE(!piece.dropped || transfer.state == Transfer::State::kAborting);
+      if (piece.dropped) ++dropped[transfer.offer.peer.incarnation];
+      if (piece.dropped) continue;
       const auto buffer = buffers_.find(piece.staged.buffer.id);
       CHECK_TRUE(buffer != buffers_.end() && buffer->second.wanted);
     }
@@ -27,8 +31,9 @@ void TransferSender::CheckInvariants() const {
   }
   std::map<BufferId, int> posted;
   for (const auto& [incarnation, peer] : peers_) {
+    CHECK_EQ(peer.dropped, dropped[incarnation]);
     CHECK_LE(peer.early.size(), static_cast<size_t>(kMaxRemembered));
-    CHECK_TRUE(peer.early.empty() || peer.early.begin()->first > peer.next_sequence);
+    CHECK_TRUE(peer.early.empty() || peer.early.begin()->first >= peer.next_sequence);
     for (const auto& [sequence, send] : peer.sends) {
       CHECK_TRUE(arena_.Holds(send.buffer.id));
       CHECK_LT(sequence, peer.next_sequence);

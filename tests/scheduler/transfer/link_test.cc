@@ -98,6 +98,40 @@ TEST_CASE("Transfer: a peer that does not answer for 2 s is out of reach, and is
   CHECK(pair.AtRest());
 }
 
+TEST_CASE("Transfer: what was given up holds no memory while its peer is out of reach",
+          "[scheduler][transfer]") {
+  // Half of the region is what one peer may hold.
+  Going pair(/*staging=*/400);
+  const bool heard = GENERATE(false, true);  // the Go
+  CAPTURE(heard);
+  if (heard) REQUIRE(pair.CarryToSender());
+  pair.sender.Cancel(pair.key, pair.clock.Now());
+  pair.Collect();
+  for (int i = 0; i < 12; ++i) {
+    pair.LoseMessages();
+    pair.Wait(milliseconds(250));
+  }
+  // What is posted is the transport's until it is done.
+  CHECK(pair.sender.staged_bytes() == (heard ? 100 : 0));
+  if (heard) {
+    pair.BreakBytes();
+    pair.LoseMessages();
+    pair.Wait(milliseconds(500));
+    CHECK(pair.sender.staged_bytes() == 0);
+    pair.LoseMessages();
+  }
+  // It comes back and still asks; another transfer holds what there is.
+  const TransferKey other = Key(3, 4);
+  pair.Expect(other, 10);
+  pair.Offer(other, 10);
+  pair.WaitLong();
+  REQUIRE(pair.Stage(other, 0, 0, 10, true));
+  pair.WaitLong();
+  CHECK(pair.delivered == std::vector<TransferKey>{other});
+  CHECK(pair.aborts == 0);
+  CHECK(pair.AtRest());
+}
+
 TEST_CASE("Transfer: an answer that comes late enough is no silence", "[scheduler][transfer]") {
   Pair pair(1 << 20, /*landing=*/200);
   // All landing memory that one peer may hold is taken by a piece that nobody imports.
