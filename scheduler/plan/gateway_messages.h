@@ -130,8 +130,10 @@ struct PulledInput {
   std::vector<int32_t> prefix_tokens;  // frozen: already sent
   SamplingParams sampling;
   int32_t max_tokens = 0;  // of the whole answer, prefix included
-  int32_t min_tokens = 0;  // a stop token among these ends nothing
+  int32_t min_tokens = 0;  // no stop token is drawn among these
   std::vector<int32_t> stop_token_ids;
+  // At least two tokens each: runs that the answer never holds. One token alone is a bias.
+  std::vector<TokenRun> bad_words;
 };
 
 // Tokens [start_index, start_index + tokens.size()) of the answer, under one epoch. A worker keeps

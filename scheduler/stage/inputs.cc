@@ -19,7 +19,8 @@ SequenceLimits LimitsOf(const StageState& state, const PulledInput& input, int32
           .sample_limit = sample_limit,
           .max_position = state.config.max_position,
           .min_tokens = input.min_tokens,
-          .stop_token_ids = input.stop_token_ids};
+          .stop_token_ids = input.stop_token_ids,
+          .bad_words = input.bad_words};
 }
 
 // Ids of tokens that another process sampled: one that the model does not have would end the

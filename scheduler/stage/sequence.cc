@@ -1,6 +1,7 @@
 #include "scheduler/stage/sequence.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -62,7 +63,29 @@ int32_t Sequence::available() const {
   const int32_t total = known_tokens() + samples;
   const int32_t next_index = answer_tokens() + samples;
   if (next_index >= limits_.sample_limit || total > limits_.max_position) return 0;
+  if (samples > 0 && !limits_.bad_words.empty()) return 0;
   return total - planned_;
+}
+
+SamplingParams Sequence::SamplingOf(int32_t index) const {
+  SamplingParams params = limits_.sampling;
+  const auto forbid = [&](int32_t token) {
+    auto bias = std::find_if(params.biases.begin(), params.biases.end(),
+                             [token](const TokenBias& other) { return other.token == token; });
+    if (bias == params.biases.end()) bias = params.biases.insert(bias, {.token = token});
+    bias->bias = -std::numeric_limits<float>::infinity();
+  };
+  if (index < limits_.min_tokens) {
+    for (const int32_t token : limits_.stop_token_ids) forbid(token);
+  }
+  for (const TokenRun& word : limits_.bad_words) {
+    const auto before = static_cast<int64_t>(word.ids.size()) - 1;
+    if (answer_tokens() >= before &&
+        std::equal(word.ids.begin(), word.ids.end() - 1, answer_.end() - before)) {
+      forbid(word.ids.back());
+    }
+  }
+  return params;
 }
 
 PlanRow Sequence::TakeRow(StepId step, int32_t row, int32_t count) {
@@ -77,7 +100,10 @@ PlanRow Sequence::TakeRow(StepId step, int32_t row, int32_t count) {
     plan.sampled_by = SampledBy{rows_.back().step, rows_.back().row};
   }
   const bool last = end == known_tokens() + samples;
-  if (last) plan.sample = SampleSpec{limits_.sampling, answer_tokens() + samples, uses_};
+  if (last) {
+    const int32_t index = answer_tokens() + samples;
+    plan.sample = SampleSpec{SamplingOf(index), index, uses_};
+  }
   rows_.push_back({step, row, end, last ? 1 : 0});
   planned_ = end;
   return plan;

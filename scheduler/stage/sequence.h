@@ -19,8 +19,9 @@ struct SequenceLimits {
   int32_t max_tokens = 0;    // of the answer
   int32_t sample_limit = 0;  // this task samples answer tokens below this index
   int32_t max_position = 0;  // longest sequence in tokens
-  int32_t min_tokens = 0;    // a stop token among these ends nothing
+  int32_t min_tokens = 0;    // no stop token is drawn among these
   std::vector<int32_t> stop_token_ids;
+  std::vector<TokenRun> bad_words;  // runs of at least two tokens that the answer never holds
 };
 
 class Sequence {
@@ -42,7 +43,8 @@ class Sequence {
   StepId WrittenBy(int32_t end) const;
 
   // Tokens that the next row may take, from planned() on: their values are known, or a step in
-  // flight samples the last. 0 when the next row could sample nothing that is allowed.
+  // flight samples the last. 0 when the next row could sample nothing that is allowed, or, with bad
+  // words, nothing before the step in flight has told its token.
   int32_t available() const;
 
   // Plans the next `count` (1 .. available()) tokens as row number `row` of step `step`. Pages and
@@ -65,6 +67,9 @@ class Sequence {
   };
   int32_t samples_in_flight() const;
   int32_t TokenAt(int32_t token) const;
+  // How answer token `index` is drawn: ends that come too early are forbidden, and tokens that would
+  // complete a bad word.
+  SamplingParams SamplingOf(int32_t index) const;
   // Keeps `uses_`; nothing without a penalty.
   void CountPrompt();
   void CountAnswer(int32_t token);

@@ -195,6 +195,9 @@ v1::PulledInput ToProto(const scheduler::PulledInput& input) {
   out.set_max_tokens(input.max_tokens);
   out.set_min_tokens(input.min_tokens);
   out.mutable_stop_token_ids()->Add(input.stop_token_ids.begin(), input.stop_token_ids.end());
+  for (const scheduler::TokenRun& word : input.bad_words) {
+    out.add_bad_words()->mutable_ids()->Add(word.ids.begin(), word.ids.end());
+  }
   return out;
 }
 
@@ -298,7 +301,10 @@ absl::StatusOr<scheduler::PullRequest> FromProto(const v1::PullRequest& pull) {
 }
 
 absl::StatusOr<scheduler::PulledInput> FromProto(const v1::PulledInput& input) {
-  if (input.segments_size() > kMaxSegments || input.max_tokens() < 0) return OutOfRange();
+  if (input.segments_size() > kMaxSegments || input.max_tokens() < 0 ||
+      input.bad_words_size() > kMaxSegments) {
+    return OutOfRange();
+  }
   scheduler::PulledInput out;
   for (const auto& p : input.segments()) {
     ASSIGN_OR_RETURN(scheduler::Segment segment, Read(p));
@@ -309,6 +315,10 @@ absl::StatusOr<scheduler::PulledInput> FromProto(const v1::PulledInput& input) {
   out.max_tokens = input.max_tokens();
   out.min_tokens = input.min_tokens();
   out.stop_token_ids.assign(input.stop_token_ids().begin(), input.stop_token_ids().end());
+  for (const v1::TokenRun& word : input.bad_words()) {
+    if (word.ids().empty()) return OutOfRange();
+    out.bad_words.push_back({{word.ids().begin(), word.ids().end()}});
+  }
   return out;
 }
 

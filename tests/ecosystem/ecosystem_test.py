@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import json
 import os
 import re
 import signal
@@ -70,6 +71,12 @@ def question(args, text="What is in this picture?"):
         {"type": "text", "text": text}]}]
 
 
+def post(address, path, body):
+    request = urllib.request.Request(f"http://{address}{path}", json.dumps(body).encode(),
+                                     {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request, timeout=60))
+
+
 def case_openai(args):
     """Chat, completions, async, streams, retrieve, and the Azure client with its api-version."""
     import openai
@@ -97,6 +104,14 @@ def case_openai(args):
             model=MODEL, messages=question(args), max_tokens=40,
             extra_body={"ignore_eos": True, "min_tokens": 40})
         expect(forced.usage.completion_tokens == 40, "ignore_eos")
+        plain = client.chat.completions.create(
+            model=MODEL, messages=question(args), logprobs=True, max_tokens=8)
+        first = post(address, "/tokenize", {"prompt": plain.choices[0].logprobs.content[0].token})
+        biased = client.chat.completions.create(
+            model=MODEL, messages=question(args), max_tokens=8, frequency_penalty=0.5,
+            presence_penalty=0.5, logit_bias={str(first["tokens"][0]): -100},
+            extra_body={"bad_words": ["the"], "min_p": 0.1, "repetition_penalty": 1.1})
+        expect(biased.choices[0].message.content != plain.choices[0].message.content, "logit_bias")
         old = client.completions.create(model=MODEL, prompt=["Once upon", "A time"], max_tokens=5,
                                         logprobs=2, extra_body={"ignore_eos": True})
         expect(len(old.choices) == 2 and len(old.choices[0].logprobs.tokens) == 5, "completions")

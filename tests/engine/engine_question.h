@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <deque>
+#include <limits>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -126,6 +127,14 @@ inline scheduler::PlanRow DecodeRow(const Question& question, int32_t offset, in
           .sample = scheduler::SampleSpec{.params = {}, .index = offset + 1}};
 }
 
+// Decode of answer token 1, whose input, token 0, the first step still samples.
+inline scheduler::StepPlan UnknownTokenPlan(const Question& question) {
+  scheduler::StepPlan plan;
+  plan.rows.push_back(DecodeRow(question, 0, -1, 3));
+  plan.rows[0].sampled_by = scheduler::SampledBy{scheduler::StepId(1), 0};
+  return plan;
+}
+
 inline bool ReferencesMissing() {
   if (!triptych::testing::SmallModelDir().empty() && !triptych::testing::StageGoldenDir().empty()) {
     return false;
@@ -164,5 +173,50 @@ class EngineBench {
   uint64_t last_steps_[scheduler::kNumLanes] = {};
   std::unique_ptr<Executor> executor_;
 };
+
+// Requires that penalties and biases reach the draw: of the prompt's first token, and of the one
+// after it, whose predecessor is known to the engine alone.
+template <typename Make>
+void CheckDraws(const Question& question, Make make) {
+  EngineBench engine(make);
+  engine.executor().ProvideInput(kTask, question.input);
+  engine.Run(EncodePlan(question));
+  const auto first = [&](const scheduler::SamplingParams& params,
+                         std::vector<scheduler::TokenUse> uses = {}) {
+    scheduler::StepPlan plan = PrefillPlan(question);
+    plan.rows[0].sample = scheduler::SampleSpec{.params = params, .uses = std::move(uses)};
+    return engine.Run(std::move(plan)).rows.at(0).tokens.at(0);
+  };
+  const scheduler::SampledToken plain = first({.top_logprobs = 2});
+  REQUIRE(plain.top.size() == 2);
+  const int32_t best = question.greedy.at(0), second = plain.top[1].token;
+  REQUIRE(plain.token == best);
+  constexpr float kForbidden = -std::numeric_limits<float>::infinity();
+  CHECK(first({.biases = {{best, kForbidden}}}).token == second);
+  CHECK(first({.biases = {{second, 1000}}}).token == second);
+  const scheduler::TokenUse used{.token = best, .in_answer = 2};
+  const float gap = plain.top[0].logprob - plain.top[1].logprob;
+  CHECK(first({.presence_penalty = gap * 0.9f}, {used}).token == best);
+  CHECK(first({.presence_penalty = gap * 1.1f}, {used}).token == second);
+  CHECK(first({.frequency_penalty = gap * 0.6f}, {used}).token == second);
+  const scheduler::TokenUse asked{.token = best, .in_prompt = 1};
+  CHECK(first({.presence_penalty = gap * 1.1f}, {asked}).token == best);
+  CHECK(first({.repetition_penalty = 1000}, {asked}).token != best);
+  // Of two likeliest ones min_p keeps the first alone, however hot the draw.
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    CHECK(first({.temperature = 50, .seed = seed, .min_p = 1}).token == best);
+  }
+  CHECK(first({.temperature = 50, .seed = 3}).token != best);
+  // The second token, boosted for its being in the answer: only the engine knows that it is.
+  EngineBench other(make);
+  other.executor().ProvideInput(kTask, question.input);
+  other.Run(EncodePlan(question));
+  scheduler::StepPlan next = UnknownTokenPlan(question);
+  next.rows[0].sample->params.presence_penalty = -1000;
+  other.Submit(PrefillPlan(question));
+  other.Submit(std::move(next));
+  CHECK(other.results.Take().rows.at(0).tokens.at(0).token == best);
+  CHECK(other.results.Take().rows.at(0).tokens.at(0).token == best);
+}
 
 }  // namespace triptych::engine

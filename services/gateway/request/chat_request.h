@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -39,8 +40,14 @@ struct ChatRequest {
   double temperature = 0;
   double top_p = 1;
   int64_t top_k = 0;
-  std::optional<uint64_t> seed;  // unset: another one for each request
-  int64_t top_logprobs = -1;     // -1: no log probabilities
+  double min_p = 0;
+  double repetition_penalty = 1;
+  double presence_penalty = 0;
+  double frequency_penalty = 0;
+  std::vector<std::pair<int64_t, double>> logit_bias;  // token id and what is added to its logit
+  std::vector<std::string> bad_words;                  // never drawn
+  std::optional<uint64_t> seed;                        // unset: another one for each request
+  int64_t top_logprobs = -1;                           // -1: no log probabilities
   std::optional<int64_t> max_tokens;
   int64_t min_tokens = 0;  // before these are sampled nothing ends the answer
   bool ignore_eos = false;

@@ -74,6 +74,13 @@ void TakeSampling(const v1::SamplingParams& sampling, ChatRequest* chat) {
   if (sampling.has_top_p()) chat->top_p = sampling.top_p();
   chat->top_k = sampling.top_k();
   chat->seed = sampling.seed();
+  chat->min_p = sampling.min_p();
+  if (sampling.has_repetition_penalty()) chat->repetition_penalty = sampling.repetition_penalty();
+  chat->presence_penalty = sampling.presence_penalty();
+  chat->frequency_penalty = sampling.frequency_penalty();
+  for (const v1::TokenBias& bias : sampling.biases()) {
+    chat->logit_bias.emplace_back(bias.token(), bias.bias());
+  }
   if (sampling.has_top_logprobs()) chat->top_logprobs = sampling.top_logprobs();
 }
 
@@ -101,6 +108,7 @@ absl::StatusOr<ChatRequest> FromProto(v1::GenerateRequest&& request) {
   if (request.has_sampling()) TakeSampling(request.sampling(), &chat);
   if (request.has_max_tokens()) chat.max_tokens = request.max_tokens();
   for (std::string& stop : *request.mutable_stop()) chat.stop.push_back(std::move(stop));
+  for (std::string& word : *request.mutable_bad_words()) chat.bad_words.push_back(std::move(word));
   chat.min_tokens = request.min_tokens();
   chat.ignore_eos = request.ignore_eos();
   chat.stop_token_ids.assign(request.stop_token_ids().begin(), request.stop_token_ids().end());

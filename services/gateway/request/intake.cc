@@ -13,6 +13,7 @@
 #include "services/gateway/request/errors.h"
 #include "services/gateway/request/inline_media.h"
 #include "services/gateway/request/openai_request.h"
+#include "services/gateway/request/sampling.h"
 
 namespace triptych::services {
 namespace {
@@ -72,33 +73,11 @@ int32_t TextTokens(const std::vector<scheduler::Segment>& segments) {
   return static_cast<int32_t>(count);
 }
 
-scheduler::SamplingParams SamplingOf(const ChatRequest& request) {
-  scheduler::SamplingParams params;
-  params.temperature = static_cast<float>(request.temperature);
-  params.top_p = static_cast<float>(request.top_p);
-  params.top_k = static_cast<int32_t>(request.top_k);
-  params.seed = request.seed.value_or(0);
-  params.top_logprobs = static_cast<int32_t>(request.top_logprobs);
-  return params;
-}
-
 }  // namespace
 
 absl::Status Intake::CheckNumbers(const ChatRequest& request) const {
   if (request.choices < 1 || request.choices > kMaxChoices) {
     return At("n", Invalid(absl::StrCat("n is between 1 and ", kMaxChoices)));
-  }
-  if (!InRange(request.temperature, 0, 100)) {
-    return At("temperature", Invalid("temperature is between 0 and 100"));
-  }
-  if (!InRange(request.top_p, 0, 1) || static_cast<float>(request.top_p) <= 0) {
-    return At("top_p", Invalid("top_p is above 0 and at most 1"));
-  }
-  if (request.top_k < 0 || request.top_k > INT32_MAX) {
-    return At("top_k", Invalid("top_k is at least 0"));
-  }
-  if (request.top_logprobs < -1 || request.top_logprobs > 20) {
-    return At("top_logprobs", Invalid("top_logprobs is between 0 and 20"));
   }
   if (request.timeout_ms < 0) return At("timeout_ms", Invalid("timeout_ms is at least 0"));
   if (request.priority < -100 || request.priority > 100) {
@@ -339,6 +318,7 @@ absl::StatusOr<std::unique_ptr<ParsedRequest>> Intake::Parse(ChatRequest request
   RETURN_IF_ERROR(CheckNumbers(request));
   if (client != nullptr) Introduce(*client, &request);
   auto parsed = std::make_unique<ParsedRequest>();
+  RETURN_IF_ERROR(SetSampling(request, model_, &parsed->input));
   auto payload = std::make_unique<Payload>();
   scheduler::SubmitRequest& submit = parsed->submit;
   submit.tenant = request.tenant.empty() ? "default" : request.tenant;
@@ -349,7 +329,6 @@ absl::StatusOr<std::unique_ptr<ParsedRequest>> Intake::Parse(ChatRequest request
     RETURN_IF_ERROR(LayOutChat(&request, parsed.get(), payload.get()));
   }
   RETURN_IF_ERROR(SetEnd(&request, parsed.get()));
-  parsed->input.sampling = SamplingOf(request);
   parsed->seed_given = request.seed.has_value();
   parsed->client_id = std::move(request.client_id);
   parsed->tag = std::move(request.tag);

@@ -41,6 +41,18 @@ inline absl::Status Missing(absl::string_view key) {
   return At(key, Refuse("invalid_request", absl::StrCat(key, " is missing")));
 }
 
+// A number with or without fraction, of the member `key`.
+inline absl::Status ReadNumber(absl::string_view key, const JsonValue& value, double* to) {
+  if (const auto* real = value.As<double>()) {
+    *to = *real;
+  } else if (const auto* integer = value.As<int64_t>()) {
+    *to = static_cast<double>(*integer);
+  } else {
+    return WrongType(key, value, "a number");
+  }
+  return absl::OkStatus();
+}
+
 // Absent and null members leave `*to` as it is. Borrows the object.
 class Members {
  public:
@@ -63,18 +75,9 @@ class Members {
     return absl::OkStatus();
   }
 
-  // A number with or without fraction.
   absl::Status ReadNumber(absl::string_view key, double* to) const {
-    JsonValue* member = Find(key);
-    if (member == nullptr) return absl::OkStatus();
-    if (const auto* real = member->As<double>()) {
-      *to = *real;
-    } else if (const auto* integer = member->As<int64_t>()) {
-      *to = static_cast<double>(*integer);
-    } else {
-      return WrongType(key, *member, "a number");
-    }
-    return absl::OkStatus();
+    const JsonValue* member = Find(key);
+    return member == nullptr ? absl::OkStatus() : services::ReadNumber(key, *member, to);
   }
 
   // A list of values of one type.

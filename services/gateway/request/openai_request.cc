@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
 #include "services/gateway/request/errors.h"
@@ -54,11 +55,35 @@ absl::Status ReadLogprobs(const Members& members, Endpoint endpoint, ChatRequest
   return absl::OkStatus();
 }
 
+// `{"ID": BIAS, ...}`, the id of a token as text.
+absl::Status ReadBiases(const Members& members, ChatRequest* chat) {
+  constexpr char kName[] = "logit_bias";
+  JsonValue* biases = members.Find(kName);
+  if (biases == nullptr) return absl::OkStatus();
+  JsonObject* object = biases->As<JsonObject>();
+  if (object == nullptr) return WrongType(kName, *biases, "an object");
+  for (const auto& [name, value] : *object) {
+    auto& [id, bias] = chat->logit_bias.emplace_back();
+    if (!absl::SimpleAtoi(name, &id)) {
+      return At(kName, Invalid("a name in logit_bias is the id of a token"));
+    }
+    const absl::Status read = ReadNumber(name, value, &bias);
+    if (!read.ok()) return At(kName, read);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadSampling(const Members& members, ChatRequest* chat) {
   RETURN_IF_ERROR(members.ReadNumber("temperature", &chat->temperature));
   RETURN_IF_ERROR(members.ReadNumber("top_p", &chat->top_p));
   RETURN_IF_ERROR(members.Read("top_k", &chat->top_k));
   if (chat->top_k == -1) chat->top_k = 0;  // how other servers say "off"
+  RETURN_IF_ERROR(members.ReadNumber("min_p", &chat->min_p));
+  RETURN_IF_ERROR(members.ReadNumber("repetition_penalty", &chat->repetition_penalty));
+  RETURN_IF_ERROR(members.ReadNumber("presence_penalty", &chat->presence_penalty));
+  RETURN_IF_ERROR(members.ReadNumber("frequency_penalty", &chat->frequency_penalty));
+  RETURN_IF_ERROR(ReadBiases(members, chat));
+  RETURN_IF_ERROR(members.ReadList("bad_words", &chat->bad_words));
   if (members.Find("seed") != nullptr) {
     int64_t seed = 0;
     RETURN_IF_ERROR(members.Read("seed", &seed));

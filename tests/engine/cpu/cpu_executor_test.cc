@@ -87,13 +87,17 @@ TEST_CASE("CpuExecutor: a row takes the token that an unfinished step samples", 
   EngineBench engine(MakeSmall);
   engine.executor().ProvideInput(kTask, question.input);
   engine.Run(EncodePlan(question));
-  scheduler::StepPlan decode;
-  decode.rows.push_back(DecodeRow(question, 0, -1, 3));
-  decode.rows[0].sampled_by = scheduler::SampledBy{StepId(1), 0};
   engine.Submit(PrefillPlan(question));
-  engine.Submit(std::move(decode));
+  engine.Submit(UnknownTokenPlan(question));
   CHECK(engine.results.Take().rows.at(0).tokens.at(0).token == question.greedy.at(0));
   CHECK(engine.results.Take().rows.at(0).tokens.at(0).token == question.greedy.at(1));
+}
+
+TEST_CASE("CpuExecutor: penalties and biases move the draw, also of a token still unknown",
+          "[engine]") {
+  if (ReferencesMissing()) return;
+  const Question question = ReadQuestion();
+  CheckDraws(question, MakeSmall);
 }
 
 TEST_CASE("CpuExecutor: rows do not wait for more than one item of an encode step", "[engine]") {

@@ -86,7 +86,7 @@ TRIPTYCH_FIELDS(RequestProgress, a, b)
 TRIPTYCH_FIELDS(PullRequest, a, b, c, d, e)
 TRIPTYCH_FIELDS(TokenRun, a)
 TRIPTYCH_FIELDS(Item, a, b, c, d, e)
-TRIPTYCH_FIELDS(PulledInput, a, b, c, d, e, f)
+TRIPTYCH_FIELDS(PulledInput, a, b, c, d, e, f, g)
 TRIPTYCH_FIELDS(TokenBatch, a, b, c, d, e, f, g)
 TRIPTYCH_FIELDS(TokenReply, a, b, c, d, e, f)
 

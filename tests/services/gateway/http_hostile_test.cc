@@ -257,7 +257,7 @@ TEST_CASE("HttpSession: numbers outside of their range are refused", "[gateway][
                               R"(,"top_logprobs":5)",
                               R"(,"stop":"")",
                               R"(,"logit_bias":{"99999999":1})",
-                              R"(,"presence_penalty":0.1)"}) {
+                              R"(,"presence_penalty":2.1)"}) {
     refusing.Check(members, Body(members), "invalid_request");
   }
   refusing.Check("1,000 stops", Body(",\"stop\":[" + Repeat("\"a\"", 1000) + "]"),

@@ -165,9 +165,9 @@ TEST_CASE("ParseOpenAiRequest: members of a wrong type are refused", "[gateway][
                               R"(,"stream_options":true)",
                               R"(,"model":3)",
                               R"(,"tools":[{}])",
-                              R"(,"presence_penalty":1)",
-                              R"(,"min_p":0.1)",
-                              R"(,"repetition_penalty":1.1)",
+                              R"(,"presence_penalty":"1")",
+                              R"(,"logit_bias":[5])",
+                              R"(,"bad_words":"cat")",
                               R"(,"guided_regex":"a")",
                               R"(,"response_format":"text")",
                               R"(,"response_format":{"type":"json_object"})"}) {
