@@ -55,12 +55,16 @@ base::Image Upright(base::Image stored, int orientation) {
   return image;
 }
 
-bool DecodeStored(absl::string_view bytes, Format format, int eighths, base::Image* image) {
-  switch (format) {
+bool DecodeStored(absl::string_view bytes, const Probe& probe, int eighths, base::Image* image) {
+  switch (probe.format) {
     case Format::kJpeg:
       return DecodeJpeg(bytes, eighths, image);
     case Format::kPng:
-      return DecodePng(bytes, image);
+      return DecodePng(bytes, probe.reduction, image);
+    case Format::kGif:
+      return DecodeGif(bytes, image);
+    case Format::kBmp:
+      return DecodeBmp(bytes, image);
     case Format::kWebp:
       return DecodeWebp(bytes, image);
   }
@@ -73,12 +77,13 @@ absl::StatusOr<base::Image> DecodeImage(absl::string_view bytes, const Limits& l
                                         int eighths) {
   ASSIGN_OR_RETURN(const Probe probe, ProbeImage(bytes, limits));
   base::Image stored;
-  if (probe.format != Format::kJpeg) eighths = kWholeScale;
+  if (!MayScale(probe)) eighths = kWholeScale;
   stored.width = ScaledSide(probe.width, eighths);
   stored.height = ScaledSide(probe.height, eighths);
+  if (probe.reduction > 1) eighths = kWholeScale / probe.reduction;
   if (SwapsSides(probe.orientation)) std::swap(stored.width, stored.height);
   stored.pixels.resize(size_t{3} * stored.width * stored.height);
-  if (!DecodeStored(bytes, probe.format, eighths, &stored)) return ImageMalformed();
+  if (!DecodeStored(bytes, probe, eighths, &stored)) return ImageMalformed();
   return Upright(std::move(stored), probe.orientation);
 }
 

@@ -8,6 +8,7 @@
 // clang-format off
 // It needs cstdio and does not include it.
 #include <jpeglib.h>
+#include <jerror.h>
 // clang-format on
 
 #include "media/decoders.h"
@@ -26,9 +27,23 @@ struct ErrorTrap {
   std::longjmp(reinterpret_cast<ErrorTrap*>(info->err)->escape, 1);
 }
 
+// What a file may say wrongly, or too much of, without a pixel being missing or guessed.
+bool IsHarmless(int warning) {
+  switch (warning) {
+    case JWRN_EXTRANEOUS_DATA:  // stray bytes before a marker
+    case JWRN_JFIF_MAJOR:       // a version of JFIF that nobody knows
+    case JWRN_ADOBE_XFORM:      // a colour transform that nobody knows
+    case JWRN_NOT_SEQUENTIAL:   // wrong parameters of a sequential scan
+    case JWRN_TOO_MUCH_DATA:    // more scan lines than there are
+      return true;
+    default:
+      return false;
+  }
+}
+
 // Level -1 is a warning: the data are corrupt.
 void OnMessage(j_common_ptr info, int level) {
-  if (level < 0) Escape(info);
+  if (level < 0 && !IsHarmless(info->err->msg_code)) Escape(info);
 }
 
 void Silent(j_common_ptr) {}

@@ -10,11 +10,13 @@
 namespace triptych::media {
 
 // Each fills `image`, whose size the probe has found and whose pixels are allocated, from bytes
-// that the probe has accepted. False when the library reports an error or a warning, or finds
-// another size; the pixels are then undefined.
+// that the probe has accepted. False when pixels are missing or broken, or another size is found;
+// the pixels are then undefined. `eighths`: see ScaledSide(); `reduction`: see Probe.
 bool DecodeJpeg(absl::string_view bytes, int eighths, base::Image* image);
-bool DecodePng(absl::string_view bytes, base::Image* image);
+bool DecodePng(absl::string_view bytes, int reduction, base::Image* image);
 bool DecodeWebp(absl::string_view bytes, base::Image* image);
+bool DecodeGif(absl::string_view bytes, base::Image* image);
+bool DecodeBmp(absl::string_view bytes, base::Image* image);
 
 // `value` with coverage `alpha` on white, rounded to nearest.
 inline uint8_t OnWhite(uint8_t value, uint8_t alpha) {

@@ -21,5 +21,10 @@ std::optional<Format> SniffFormat(absl::string_view bytes);
 absl::StatusOr<Probe> ProbeJpeg(absl::string_view bytes, const Limits& limits);
 absl::StatusOr<Probe> ProbePng(absl::string_view bytes);
 absl::StatusOr<Probe> ProbeWebp(absl::string_view bytes);
+absl::StatusOr<Probe> ProbeGif(absl::string_view bytes);
+absl::StatusOr<Probe> ProbeBmp(absl::string_view bytes);
+
+// A side that is divided while decoding.
+inline int Reduced(int side, int reduction) { return (side + reduction - 1) / reduction; }
 
 }  // namespace triptych::media

@@ -15,6 +15,9 @@ struct Limits {
   // Decoded size. 32 Mpixel as RGB are 96 MiB, the largest buffer of a decode.
   int64_t max_pixels = int64_t{32} << 20;
   int max_side = 32768;
+  // As stored. What is between this and max_pixels is made smaller while it is decoded, where the
+  // format allows it without holding all of it. 179 Mpixel is what Pillow takes without complaint.
+  int64_t max_stored_pixels = int64_t{179'000'000};
   // Passes over a progressive JPEG; encoders make about 10. Each costs a walk over all
   // coefficients.
   int max_scans = 64;

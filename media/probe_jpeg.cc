@@ -8,7 +8,7 @@
 namespace triptych::media {
 namespace {
 
-constexpr uint32_t kEoi = 0xd9, kSos = 0xda, kApp1 = 0xe1;
+constexpr uint32_t kProgressive = 0xc2, kEoi = 0xd9, kSos = 0xda, kApp1 = 0xe1;
 
 // Baseline, extended sequential and progressive, Huffman coded: what decoders everywhere read.
 bool IsSupportedFrame(uint32_t marker) { return marker >= 0xc0 && marker <= 0xc2; }
@@ -35,16 +35,22 @@ class JpegWalk {
       if (!StandsAlone(marker)) RETURN_IF_ERROR(Segment(marker));
     }
     if (probe_.width == 0 || scans_ == 0) return ImageMalformed();
-    probe_.passes = progressive_ ? scans_ : 1;
+    probe_.passes = probe_.needs_whole ? scans_ : 1;
     return probe_;
   }
 
  private:
   uint32_t NextMarker() {
-    if (reader_.Big(1) != 0xff) reader_.Take(reader_.left() + 1);  // garbage between segments
-    uint32_t marker = 0xff;
-    while (marker == 0xff && reader_.ok()) marker = reader_.Big(1);  // fill bytes
-    if (marker == 0) reader_.Take(reader_.left() + 1);
+    // Stray bytes between segments, which cameras and scanners leave, are passed over as every
+    // decoder does; so are fill bytes, and zeros behind them.
+    uint32_t marker = 0;
+    while (marker == 0 && reader_.ok()) {
+      const size_t at = bytes_.find('\xff', reader_.position());
+      if (at == absl::string_view::npos) reader_.Take(reader_.left() + 1);
+      reader_.Seek(at == absl::string_view::npos ? bytes_.size() : at);
+      marker = 0xff;
+      while (marker == 0xff && reader_.ok()) marker = reader_.Big(1);
+    }
     return marker;
   }
 
@@ -71,7 +77,7 @@ class JpegWalk {
     if (precision != 8 || (components != 1 && components != 3 && components != 4)) {
       return UnsupportedImageFormat();
     }
-    progressive_ = marker == 0xc2;
+    probe_.needs_whole = marker == kProgressive;
     probe_.width = static_cast<int>(width);
     probe_.height = static_cast<int>(height);
     return absl::OkStatus();
@@ -97,7 +103,6 @@ class JpegWalk {
   const Limits& limits_;
   Probe probe_;
   int scans_ = 0;
-  bool progressive_ = false;
   bool has_exif_ = false;
 };
 

@@ -35,6 +35,7 @@ absl::StatusOr<Probe> ParseHeader(absl::string_view body) {
     return ImageMalformed();
   }
   Probe probe;
+  probe.needs_whole = interlace == 1;
   probe.width = static_cast<int>(width);
   probe.height = static_cast<int>(height);
   probe.passes = interlace == 1 ? 7 : 1;
@@ -53,6 +54,8 @@ absl::StatusOr<Probe> ProbePng(absl::string_view bytes) {
     const absl::string_view type = reader.Take(4);
     const absl::string_view body = reader.Take(length);
     reader.Take(4);  // checksum
+    // A file that lost its end still has its pixels, or else the decoder will say so.
+    if (!reader.ok() && has_pixels) break;
     if (!reader.ok()) return ImageMalformed();
     if ((probe.width == 0) != (type == "IHDR")) return ImageMalformed();
     if (type == "IHDR") {

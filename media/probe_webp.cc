@@ -40,20 +40,21 @@ absl::StatusOr<Probe> ProbeWebp(absl::string_view bytes) {
   ByteReader chunks(bytes.substr(reader.position(), riff_size - 4));
   Probe canvas, picture;
   int orientation = 1;
+  bool animated = false, has_frame = false;
   while (chunks.left() > 0) {
     const absl::string_view type = chunks.Take(4);
     const uint32_t size = chunks.Little(4);
     const absl::string_view body = chunks.Take(size);
     if (!chunks.ok()) return ImageMalformed();
     if (size % 2 == 1 && chunks.left() > 0) chunks.Take(1);
-    if (type == "ANIM" || type == "ANMF") return UnsupportedImageFormat();
     if (type == "VP8X") {
       ByteReader header(body);
-      if ((header.Little(4) & kAnimationFlag) != 0) return UnsupportedImageFormat();
+      animated = (header.Little(4) & kAnimationFlag) != 0;
       canvas.width = static_cast<int>(header.Little(3)) + 1;
       canvas.height = static_cast<int>(header.Little(3)) + 1;
       if (!header.ok()) return ImageMalformed();
     }
+    has_frame |= type == "ANMF";
     if (type == "EXIF") {
       // Some writers repeat JPEG's prefix.
       const absl::string_view prefix("Exif\0\0", 6);
@@ -62,6 +63,8 @@ absl::StatusOr<Probe> ProbeWebp(absl::string_view bytes) {
     if (type == "VP8 " && !ParseLossy(body, &picture)) return ImageMalformed();
     if (type == "VP8L" && !ParseLossless(body, &picture)) return ImageMalformed();
   }
+  // The first frame is shown on the canvas.
+  if (animated && has_frame) picture = canvas;
   if (picture.width <= 0 || picture.height <= 0) return ImageMalformed();
   if (canvas.width > 0 && (canvas.width != picture.width || canvas.height != picture.height)) {
     return ImageMalformed();

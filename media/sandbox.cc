@@ -22,7 +22,7 @@ std::string PathBesideThisProgram() {
 
 // The least number of eighths that keeps both sides.
 int EighthsFor(const Probe& probe, LeastSize least) {
-  if (probe.format != Format::kJpeg || least.width <= 0 || least.height <= 0) return kWholeScale;
+  if (!MayScale(probe) || least.width <= 0 || least.height <= 0) return kWholeScale;
   for (int eighths = 1; eighths < kWholeScale; ++eighths) {
     if (ScaledSide(probe.width, eighths) >= least.width &&
         ScaledSide(probe.height, eighths) >= least.height) {

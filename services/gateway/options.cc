@@ -68,6 +68,17 @@ void GatewayOptions::DeclareLimits(base::FlagSet* flags) {
                                .default_value = 64,
                                .min = 1,
                                .max = 1024});
+  flags->AddInt(&max_image_mb, {.name = "max-image-mb",
+                                .doc = "largest file of one picture",
+                                .default_value = 20,
+                                .min = 1,
+                                .max = 20});
+  flags->AddInt(&max_image_mpixels,
+                {.name = "max-image-mpixels",
+                 .doc = "most pixels of a picture, in millions, as its file has them",
+                 .default_value = 179,
+                 .min = 1,
+                 .max = 179});
   flags->AddInt(&max_requests, {.name = "max-requests",
                                 .doc = "live requests at once",
                                 .default_value = 4096,

@@ -28,6 +28,8 @@ struct GatewayOptions {
   int64_t peer_share_percent = 0;
   int64_t max_body_mb = 0;
   int64_t max_requests = 0;
+  int64_t max_image_mb = 0;
+  int64_t max_image_mpixels = 0;
   int64_t max_output_tokens = 0;
   base::Duration request_timeout{0};
   base::Duration drain_timeout{0};

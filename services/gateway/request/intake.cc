@@ -175,7 +175,10 @@ absl::Status Intake::Explain(const absl::Status& refusal) const {
   const media::Limits& image = limits_.image;
   return Refuse("image_too_large",
                 absl::StrCat("a picture has at most ", image.max_bytes, " bytes, ",
-                             image.max_pixels, " pixels and ", image.max_side, " a side"));
+                             image.max_side,
+                             " pixels a side and ", image.max_pixels,
+                             " in all, or as a baseline JPEG or a PNG without interlace ",
+                             image.max_stored_pixels));
 }
 
 absl::StatusOr<scheduler::Item> Intake::Measure(const std::string& tenant, ChatMedia* media,

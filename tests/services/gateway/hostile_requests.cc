@@ -56,7 +56,7 @@ std::vector<HostilePicture> HostilePictures() {
       {"PNG 2^31 wide", Png(0x80000000, 5), "image_malformed"},
       {"JPEG 65535 x 65535", Jpeg(65535, 65535), "image_too_large"},
       {"a thousand scans", ManyScans(), "image_too_large"},
-      {"animated WebP", AnimatedWebp(), "unsupported_image_format"},
+      {"animated WebP without a frame", AnimatedWebp(), "image_malformed"},
       {"0 x 5", Png(0, 5), "image_malformed"},
       {"5 x 0", Png(5, 0), "image_malformed"},
       {"1 x 100000", Png(1, 100'000), "image_too_large"},
@@ -68,7 +68,7 @@ std::vector<HostilePicture> HostilePictures() {
       {"SVG", "<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
        "unsupported_image_format"},
       {"HTML", "<html><img src='http://127.0.0.1/'></html>", "unsupported_image_format"},
-      {"GIF", std::string("GIF89a\1\0\1\0\0\0\0;", 14), "unsupported_image_format"},
+      {"GIF without a picture", std::string("GIF89a\1\0\1\0\0\0\0;", 14), "image_malformed"},
   };
 }
 

@@ -335,7 +335,7 @@ TEST_CASE("ParseOpenAiRequest: a refusal names the member, what came and what is
       {Body(R"(,"stop":["a",1])"), "stop[1]", "stop[1] is a string, not an integer"},
       {R"({"messages":[{"role":"user","content":"a"},{"role":"user","content":["b",)" + picture +
            "]}]}",
-       "messages[1].content[1]", "a picture is not JPEG, PNG or WebP"},
+       "messages[1].content[1]", "a picture is not JPEG, PNG, WebP, GIF or BMP"},
       {R"({"messages":[{"role":"user","content":[{"type":"image_url","image_url":"/a.png"}]}]})",
        "messages[0].content[0].image_url", "pictures are not fetched"},
       {R"({"messages":[{"role":"user","content":[{"type":"input_audio"}]}]})",
