@@ -4,8 +4,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <string>
 
+#include "base/version.h"
 #include "media/confinement.h"
 #include "media/decode.h"
 #include "media/decoder_protocol.h"
@@ -48,6 +50,22 @@ DecodeOutcome OutcomeOf(const absl::Status& status) {
   return DecodeOutcome::kMalformed;
 }
 
+// What a person who starts it by hand is told; its exit code.
+int Explain(absl::string_view argument) {
+  if (argument == "--version") {
+    std::printf("triptych %s\n", base::kVersion);
+    return 0;
+  }
+  const bool asked = argument == "--help" || argument == "-h";
+  std::fputs(
+      "triptych-media-decoder: decodes one picture after another, confined, for the worker that\n"
+      "starts it and talks to it over a socket at descriptor 0. It has no flags but --version, "
+      "and\n"
+      "does nothing when it is started by hand.\n",
+      asked ? stdout : stderr);
+  return asked ? 0 : 2;
+}
+
 // Serves one picture; false at the end of the connection.
 bool ServeOne() {
   DecodeRequestHeader request;
@@ -66,8 +84,9 @@ bool ServeOne() {
 }  // namespace
 }  // namespace triptych::media
 
-int main() {
+int main(int argc, char** argv) {
   using triptych::media::Limits;
+  if (argc > 1) return triptych::media::Explain(argv[1]);
   const Limits most;
   if (!triptych::media::Confine(most.max_bytes + most.max_pixels * triptych::media::kBytesPerPixel +
                                 triptych::media::kSlackBytes)) {

@@ -31,7 +31,8 @@ struct Probe {
   int passes = 1;
 };
 
-// Whether it may be decoded at a fraction of its size by request: a JPEG that is not reduced anyway.
+// Whether it may be decoded at a fraction of its size by request: a JPEG that is not reduced
+// anyway.
 inline bool MayScale(const Probe& probe) {
   return probe.format == Format::kJpeg && probe.reduction == 1;
 }

@@ -164,9 +164,9 @@ void StartDecode(StageState& state, DecodeTask& task) {
   }
   SequenceLimits limits = LimitsOf(state, input, input.max_tokens);
   // Memory ends an answer as the context does: here no other could give it more.
-  limits.max_position = static_cast<int32_t>(
-      std::min<int64_t>(limits.max_position, int64_t{state.config.profile.kv_blocks} *
-                                                 state.config.profile.kv_block_tokens));
+  limits.max_position = static_cast<int32_t>(std::min<int64_t>(
+      limits.max_position,
+      int64_t{state.config.profile.kv_blocks} * state.config.profile.kv_block_tokens));
   task.outbox.emplace(task.assign.request, task.assign.task, task.assign.epoch, task.assign.gateway,
                       prefix);
   if (prefix == first.index) {

@@ -67,8 +67,8 @@ class Sequence {
   };
   int32_t samples_in_flight() const;
   int32_t TokenAt(int32_t token) const;
-  // How answer token `index` is drawn: ends that come too early are forbidden, and tokens that would
-  // complete a bad word.
+  // How answer token `index` is drawn: ends that come too early are forbidden, and tokens that
+  // would complete a bad word.
   SamplingParams SamplingOf(int32_t index) const;
   // Keeps `uses_`; nothing without a penalty.
   void CountPrompt();

@@ -83,7 +83,7 @@ absl::Status Ask(const std::vector<RepeatedFlag>& media, const AskOptions& optio
   if (options.json) {
     PrintPart(AnswerJson(*answer) + "\n");
   } else {
-    std::fprintf(stderr, "%s\n", FormatTimeline(*answer).c_str());
+    std::fprintf(stderr, "%s\n", FormatTimeline(answer->timeline).c_str());
   }
   return absl::OkStatus();
 }

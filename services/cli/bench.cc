@@ -165,9 +165,8 @@ int RunBench(int argc, const char* const* argv) {
   base::FlagSet flags("triptych bench [flags]: an open-loop load generator");
   options.DeclareLoad(&flags);
   options.DeclareMeasure(&flags);
-  cluster.Declare(&flags);
   // Its own cluster measures everything but the arithmetic, unless told otherwise.
-  cluster.device = "modelled";
+  cluster.Declare(&flags, "modelled");
   if (const int code = base::ParseCommandLine(argc, argv, &flags); code >= 0) return code;
   // Ctrl-C ends this process at once; its children die with it.
   const absl::Status status = Measure(options, cluster);

@@ -64,7 +64,7 @@ class ChatLoop {
     std::fputs("\n", stdout);
     std::fflush(stdout);
     Report(answer.status());
-    if (answer.ok()) std::fprintf(stderr, "%s\n", FormatTimeline(*answer).c_str());
+    if (answer.ok()) std::fprintf(stderr, "%s\n", FormatTimeline(answer->timeline).c_str());
   }
 
   void Report(const absl::Status& status) {

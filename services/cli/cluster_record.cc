@@ -5,15 +5,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/status.h"
 
 namespace triptych::services {
@@ -116,22 +117,31 @@ absl::StatusOr<ClusterRecord> ReadClusterRecord(const std::string& path) {
 }
 
 absl::StatusOr<ClusterRecord> FindCluster(const std::string& folder, absl::string_view server) {
-  std::optional<ClusterRecord> youngest;
-  std::filesystem::file_time_type youngest_time;
+  std::vector<ClusterRecord> found;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
     if (entry.path().extension() != ".json") continue;
     absl::StatusOr<ClusterRecord> record = ReadClusterRecord(entry.path().string());
     if (!record.ok() || !Lives(record->supervisor_pid) || !Names(*record, server)) continue;
-    const auto time = std::filesystem::last_write_time(entry.path(), error);
-    if (youngest.has_value() && time < youngest_time) continue;
-    youngest = *std::move(record);
-    youngest_time = time;
+    found.push_back(*std::move(record));
   }
-  if (youngest.has_value()) return *std::move(youngest);
-  return absl::NotFoundError(
-      server.empty() ? "no local cluster runs; start one with `triptych up`, or give --server"
-                     : absl::StrCat("no local cluster has the address ", server));
+  if (found.size() == 1) return std::move(found.front());
+  if (found.empty()) {
+    return absl::NotFoundError(
+        server.empty() ? "no local cluster runs; start one with `triptych up`, or give --server"
+                       : absl::StrCat("no local cluster has the address ", server));
+  }
+  std::vector<std::string> names;
+  for (const ClusterRecord& record : found) {
+    names.push_back(record.grpc.empty()
+                        ? absl::StrCat("one that starts, pid ", record.supervisor_pid)
+                        : record.grpc);
+  }
+  std::sort(names.begin(), names.end());
+  return absl::FailedPreconditionError(
+      absl::StrCat("several local clusters run; say which by "
+                   "--server: ",
+                   absl::StrJoin(names, ", ")));
 }
 
 }  // namespace triptych::services

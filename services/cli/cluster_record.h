@@ -45,8 +45,9 @@ absl::Status WriteClusterRecord(const std::string& path, const ClusterRecord& re
 // NOT_FOUND, or INVALID_ARGUMENT for a file that is not a record.
 absl::StatusOr<ClusterRecord> ReadClusterRecord(const std::string& path);
 
-// The record that names `server` as one of its three addresses; with an empty `server` the
-// youngest. Records of supervisors that no longer live are passed over. NOT_FOUND.
+// The record that names `server` as one of its three addresses; with an empty `server` the only one
+// there is. Records of supervisors that no longer live are passed over. NOT_FOUND;
+// FAILED_PRECONDITION, with their addresses, where there are several to choose from.
 absl::StatusOr<ClusterRecord> FindCluster(const std::string& folder, absl::string_view server);
 
 }  // namespace triptych::services

@@ -8,6 +8,7 @@ namespace triptych::services {
 int RunUp(int argc, const char* const* argv);
 int RunAsk(int argc, const char* const* argv);
 int RunChat(int argc, const char* const* argv);
+int RunTimeline(int argc, const char* const* argv);
 int RunStatus(int argc, const char* const* argv);
 int RunDemo(int argc, const char* const* argv);
 int RunBench(int argc, const char* const* argv);

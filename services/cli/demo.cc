@@ -77,7 +77,7 @@ absl::Status AskExample(const Example& example, const std::string& server) {
     std::fflush(stdout);
   });
   RETURN_IF_ERROR(answer.status());
-  std::printf("\n   %s\n", FormatTimeline(*answer).c_str());
+  std::printf("\n   %s\n", FormatTimeline(answer->timeline).c_str());
   std::fflush(stdout);
   return absl::OkStatus();
 }

@@ -11,8 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status.h"
-#include "services/cli/http_get.h"
 #include "services/cli/openai_chat.h"
+#include "services/runtime/http_call.h"
 
 namespace triptych::services {
 

@@ -15,7 +15,7 @@
 #include "base/config.h"
 #include "base/status.h"
 #include "services/cli/cluster_client.h"
-#include "services/cli/http_get.h"
+#include "services/runtime/http_call.h"
 
 namespace triptych::services {
 namespace {
@@ -33,7 +33,7 @@ void Append(std::vector<std::string>* argv, absl::string_view flags) {
 
 }  // namespace
 
-void LocalClusterOptions::Declare(base::FlagSet* flags) {
+void LocalClusterOptions::Declare(base::FlagSet* flags, const std::string& default_device) {
   flags->AddString(&model, {.name = "model", .doc = "directory of the checkpoint"});
   flags->AddString(&workers, {.name = "workers",
                               .doc = "processes by roles; join roles with +",
@@ -41,13 +41,19 @@ void LocalClusterOptions::Declare(base::FlagSet* flags) {
   flags->AddString(&device, {.name = "device",
                              .doc = "what the workers compute on: cpu, cuda:N, or modelled, which "
                                     "computes nothing",
-                             .default_value = "cpu"});
+                             .default_value = default_device});
   flags->AddString(&cost, {.name = "cost", .doc = "modelled: file of the cost model"});
   flags->AddInt(&threads, {.name = "threads",
                            .doc = "cpu: threads of each worker; 0: one a core",
                            .default_value = 2,
                            .min = 0,
                            .max = 1024});
+  flags->AddInt(&admin_port, {.name = "admin-port",
+                              .doc = "first of the processes' admin ports: the scheduler's, then "
+                                     "the gateway's, then the workers'; 0: any, kept at restarts",
+                              .default_value = 0,
+                              .min = 0,
+                              .max = 65'000});
   flags->AddBool(&insecure,
                  {.name = "insecure", .doc = "no certificates: plain text between processes"});
   flags->AddString(&log_dir, {.name = "log-dir",
@@ -144,16 +150,14 @@ void LocalCluster::AppendSecurity(base::Role role, std::vector<std::string>* arg
 
 absl::Status LocalCluster::StartScheduler(const Wait& wait) {
   std::vector<std::string> argv = {Binary("triptych-scheduler"), "--name=scheduler",
-                                   "--admin=127.0.0.1:0"};
+                                   "--admin=" + AdminAt(0),
+                                   "--listen=" + options_.scheduler_listen};
   AppendSecurity(base::Role::kScheduler, &argv);
   Append(&argv, options_.scheduler_flags);
-  std::vector<std::string> first = argv;
-  first.push_back("--listen=" + options_.scheduler_listen);
-  Add("scheduler", "scheduler", std::move(first), kSchedulerRank);
+  Add("scheduler", "scheduler", argv, kSchedulerRank);
   ASSIGN_OR_RETURN(Addresses addresses, Listening("scheduler", wait));
   scheduler_ = addresses["grpc"];
-  argv.push_back("--listen=" + scheduler_);
-  supervisor_.SetCommand("scheduler", std::move(argv));
+  KeepPorts("scheduler", argv, addresses, {"grpc", "admin"});
   return absl::OkStatus();
 }
 
@@ -167,7 +171,7 @@ absl::Status LocalCluster::StartWorkers() {
                                        "--roles=" + group.roles,
                                        "--scheduler=" + scheduler_,
                                        "--listen=127.0.0.1:0",
-                                       "--admin=127.0.0.1:0",
+                                       "--admin=" + AdminAt(static_cast<int>(workers_.size()) + 2),
                                        "--model=" + options_.model,
                                        "--device=" + options_.device,
                                        absl::StrCat("--threads=", options_.threads),
@@ -175,8 +179,8 @@ absl::Status LocalCluster::StartWorkers() {
       if (!options_.cost.empty()) argv.push_back("--cost=" + options_.cost);
       AppendSecurity(base::Role::kWorker, &argv);
       Append(&argv, options_.worker_flags);
-      Add(name, group.roles, std::move(argv), kWorkerRank);
-      worker_names_.push_back(name);
+      Add(name, group.roles, argv, kWorkerRank);
+      workers_.push_back({name, std::move(argv)});
     }
   }
   return absl::OkStatus();
@@ -184,29 +188,25 @@ absl::Status LocalCluster::StartWorkers() {
 
 absl::Status LocalCluster::StartGateway(const Wait& wait) {
   // Clients have 3 s to see their answers' ends.
-  std::vector<std::string> argv = {Binary("triptych-gateway"),  "--name=gateway",
-                                   "--scheduler=" + scheduler_, "--model=" + options_.model,
-                                   "--admin=127.0.0.1:0",       "--internal=127.0.0.1:0",
-                                   "--drain-timeout=3s"};
+  std::vector<std::string> argv = {
+      Binary("triptych-gateway"),  "--name=gateway",          "--scheduler=" + scheduler_,
+      "--model=" + options_.model, "--admin=" + AdminAt(1),   "--internal=127.0.0.1:0",
+      "--http=" + options_.http,   "--grpc=" + options_.grpc, "--drain-timeout=3s"};
   AppendSecurity(base::Role::kGateway, &argv);
   Append(&argv, options_.gateway_flags);
-  std::vector<std::string> first = argv;
-  first.push_back("--http=" + options_.http);
-  first.push_back("--grpc=" + options_.grpc);
-  Add("gateway", "gateway", std::move(first), kGatewayRank);
+  Add("gateway", "gateway", argv, kGatewayRank);
   ASSIGN_OR_RETURN(Addresses addresses, Listening("gateway", wait));
   http_ = addresses["http"];
   grpc_ = addresses["grpc"];
   gateway_admin_ = addresses["admin"];
-  argv.push_back("--http=" + http_);
-  argv.push_back("--grpc=" + grpc_);
-  supervisor_.SetCommand("gateway", std::move(argv));
+  KeepPorts("gateway", argv, addresses, {"http", "grpc", "admin"});
   return absl::OkStatus();
 }
 
 absl::Status LocalCluster::WaitReady(const Wait& wait) {
-  for (const std::string& name : worker_names_) {
-    RETURN_IF_ERROR(Listening(name, wait).status());
+  for (const Worker& worker : workers_) {
+    ASSIGN_OR_RETURN(const Addresses addresses, Listening(worker.name, wait));
+    KeepPorts(worker.name, worker.argv, addresses, {"admin"});
   }
   while (true) {
     const absl::Status serves = Serves();
@@ -231,8 +231,8 @@ absl::Status LocalCluster::Serves() {
   for (const v1::ProcessState& process : snapshot.processes()) {
     if (process.state() == "ready") ready.insert(process.name());
   }
-  for (const std::string& name : worker_names_) {
-    if (ready.count(name) == 0) return absl::UnavailableError(name + " is not ready");
+  for (const Worker& worker : workers_) {
+    if (ready.count(worker.name) == 0) return absl::UnavailableError(worker.name + " is not ready");
   }
   return absl::OkStatus();
 }
@@ -252,6 +252,23 @@ absl::StatusOr<Addresses> LocalCluster::Listening(const std::string& name, const
 absl::Status LocalCluster::Continue(const Wait& wait) const {
   if (wait.interrupted && wait.interrupted()) return absl::CancelledError("interrupted");
   return absl::OkStatus();
+}
+
+std::string LocalCluster::AdminAt(int index) const {
+  return absl::StrCat("127.0.0.1:", options_.admin_port == 0 ? 0 : options_.admin_port + index);
+}
+
+// The last of two flags of one name counts.
+void LocalCluster::KeepPorts(const std::string& name, const std::vector<std::string>& argv,
+                             const Addresses& addresses, const std::vector<std::string>& keys) {
+  std::vector<std::string> again = argv;
+  for (const std::string& key : keys) {
+    const auto found = addresses.find(key);
+    if (found == addresses.end()) continue;
+    const bool listen = name == "scheduler" && key == "grpc";
+    again.push_back(absl::StrCat("--", listen ? "listen" : key, "=", found->second));
+  }
+  supervisor_.SetCommand(name, std::move(again));
 }
 
 void LocalCluster::Add(const std::string& name, const std::string& roles,

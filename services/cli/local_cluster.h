@@ -31,13 +31,14 @@ struct LocalClusterOptions {
   std::string device = "cpu";
   std::string cost;
   int64_t threads = 2;
-  bool insecure = false;  // no certificates, plain text between the processes
-  std::string log_dir;    // empty: a temporary one, removed at a clean end
+  int64_t admin_port = 0;  // of the scheduler, the gateway and the workers in turn; 0: any
+  bool insecure = false;   // no certificates, plain text between the processes
+  std::string log_dir;     // empty: a temporary one, removed at a clean end
   // More flags for the processes, separated by spaces.
   std::string scheduler_flags, worker_flags, gateway_flags;
 
   // Declares all but the addresses, whose defaults differ from command to command.
-  void Declare(base::FlagSet* flags);
+  void Declare(base::FlagSet* flags, const std::string& default_device = "cpu");
 };
 
 class LocalCluster {
@@ -77,6 +78,11 @@ class LocalCluster {
   absl::Status Serves();
   absl::StatusOr<Addresses> Listening(const std::string& name, const Wait& wait);
   absl::Status Continue(const Wait& wait) const;
+  // The address of the admin port number `index`.
+  std::string AdminAt(int index) const;
+  // What a process is started with again: at the ports that it has.
+  void KeepPorts(const std::string& name, const std::vector<std::string>& argv,
+                 const Addresses& addresses, const std::vector<std::string>& keys);
   void Add(const std::string& name, const std::string& roles, std::vector<std::string> argv,
            int stop_rank);
   std::string Binary(absl::string_view name) const;
@@ -90,7 +96,11 @@ class LocalCluster {
   base::RpcSecurity security_ = base::RpcSecurity::None();
   std::string log_folder_;
   bool remove_logs_ = false;
-  std::vector<std::string> worker_names_;
+  struct Worker {
+    std::string name;
+    std::vector<std::string> argv;
+  };
+  std::vector<Worker> workers_;
   std::string http_, grpc_, scheduler_, gateway_admin_;
   base::Mutex record_mutex_;
   ClusterRecord record_ ABSL_GUARDED_BY(record_mutex_);

@@ -1,5 +1,7 @@
 #include "base/status.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -14,11 +16,13 @@
 #include "services/cli/cluster_record.h"
 #include "services/cli/commands.h"
 #include "services/runtime/security_options.h"
+#include "services/runtime/shutdown.h"
 
 namespace triptych::services {
 namespace {
 
 constexpr base::Duration kCallTimeout = std::chrono::seconds(2);
+constexpr base::Duration kWatchEvery = std::chrono::seconds(2);
 
 // A process as the scheduler sees it, the supervisor, or both.
 struct Row {
@@ -27,6 +31,7 @@ struct Row {
 };
 
 struct View {
+  ClusterRecord cluster;  // of a local cluster; without processes, else with the scheduler alone
   std::vector<Row> rows;
   v1::ClusterSnapshot snapshot;
   std::string note;  // why the scheduler's view is missing; empty: it is there
@@ -62,6 +67,7 @@ absl::StatusOr<View> Look(const std::string& server, const SecurityOptions& give
   std::string scheduler = server;
   const absl::StatusOr<ClusterRecord> cluster = FindCluster(ClusterRecordFolder(), server);
   if (cluster.ok()) {
+    view.cluster = *cluster;
     scheduler = cluster->scheduler;
     for (const ProcessRecord& process : cluster->processes) {
       view.rows.push_back({process, std::nullopt});
@@ -69,6 +75,7 @@ absl::StatusOr<View> Look(const std::string& server, const SecurityOptions& give
   } else if (server.empty()) {
     return cluster.status();
   }
+  view.cluster.scheduler = scheduler;
   ASSIGN_OR_RETURN(const base::RpcSecurity security, SecurityTo(cluster, given));
   absl::StatusOr<v1::ClusterSnapshot> snapshot = FetchSnapshot(scheduler, security, kCallTimeout);
   if (!snapshot.ok() && !cluster.ok()) {
@@ -101,7 +108,12 @@ std::string ViewJson(const View& view) {
     }
     processes.push_back(std::move(process));
   }
-  const nlohmann::ordered_json json = {{"processes", std::move(processes)},
+  const nlohmann::ordered_json json = {{"cluster",
+                                        {{"http", view.cluster.http},
+                                         {"grpc", view.cluster.grpc},
+                                         {"scheduler", view.cluster.scheduler},
+                                         {"supervisor_pid", view.cluster.supervisor_pid}}},
+                                       {"processes", std::move(processes)},
                                        {"recovering", view.snapshot.recovering()},
                                        {"queued_requests", view.snapshot.queued_requests()},
                                        {"running_requests", view.snapshot.running_requests()},
@@ -109,10 +121,16 @@ std::string ViewJson(const View& view) {
   return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
+std::string Named(const char* name, const std::string& address) {
+  return address.empty() ? "" : absl::StrCat(" ", name, "=", address);
+}
+
 std::string ViewTable(const View& view) {
   std::string out =
-      absl::StrFormat("%-24s %-22s %8s %-11s %8s %6s %13s %15s  %s\n", "NAME", "ROLES", "PID",
-                      "STATE", "RESTARTS", "TASKS", "KV FREE", "SLOTS FREE", "ADMIN");
+      absl::StrCat("cluster", Named("http", view.cluster.http), Named("grpc", view.cluster.grpc),
+                   Named("scheduler", view.cluster.scheduler), "\n");
+  absl::StrAppendFormat(&out, "%-24s %-22s %8s %-11s %8s %6s %13s %15s  %s\n", "NAME", "ROLES",
+                        "PID", "STATE", "RESTARTS", "TASKS", "KV FREE", "SLOTS FREE", "ADMIN");
   for (const Row& row : view.rows) {
     std::string tasks = "-", kv = "-", slots = "-";
     if (row.seen.has_value() && row.record.roles != "scheduler") {
@@ -127,8 +145,8 @@ std::string ViewTable(const View& view) {
                           tasks, kv, slots, row.record.admin);
   }
   absl::StrAppend(&out, view.snapshot.queued_requests(), " requests queued, ",
-                  view.snapshot.running_requests(), " running\n");
-  if (!view.note.empty()) absl::StrAppend(&out, view.note, "\n");
+                  view.snapshot.running_requests(), " running");
+  if (!view.note.empty()) absl::StrAppend(&out, "\n", view.note);
   return out;
 }
 
@@ -136,21 +154,28 @@ std::string ViewTable(const View& view) {
 
 int RunStatus(int argc, const char* const* argv) {
   std::string server;
-  bool json = false;
+  bool json = false, watch = false;
   base::FlagSet flags("triptych status [flags]: the processes of a cluster");
   flags.AddString(&server, {.name = "server",
                             .doc = "host:port of a scheduler, or of the gateway of a local "
                                    "cluster; empty: the local cluster"});
   flags.AddBool(&json, {.name = "json", .doc = "for programs"});
+  flags.AddBool(&watch, {.name = "watch", .doc = "again every 2 s, until Ctrl-C"});
   SecurityOptions security;
   security.Declare(&flags);
   if (const int code = base::ParseCommandLine(argc, argv, &flags); code >= 0) return code;
-  const absl::StatusOr<View> view = Look(server, security);
-  if (!view.ok()) {
-    std::fprintf(stderr, "triptych status: %s\n", view.status().ToString().c_str());
-    return 1;
-  }
-  std::printf("%s%s", (json ? ViewJson(*view) : ViewTable(*view)).c_str(), json ? "\n" : "");
+  if (watch) BlockShutdownSignals();
+  do {
+    const absl::StatusOr<View> view = Look(server, security);
+    if (!view.ok()) {
+      std::fprintf(stderr, "triptych status: %s\n", view.status().ToString().c_str());
+      return 1;
+    }
+    // A terminal shows the newest alone; a pipe gets them all.
+    if (watch && isatty(STDOUT_FILENO) == 1) std::fputs("\x1b[H\x1b[2J", stdout);
+    std::printf("%s\n", (json ? ViewJson(*view) : ViewTable(*view)).c_str());
+    std::fflush(stdout);
+  } while (watch && !WaitForShutdownSignal(kWatchEvery));
   return 0;
 }
 

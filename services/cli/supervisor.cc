@@ -6,15 +6,30 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <set>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/check.h"
 
 namespace triptych::services {
+
+std::string LastLine(const std::string& path) {
+  constexpr std::streamoff kMostBytes = 4096;
+  std::ifstream in(path, std::ios::binary | std::ios::ate);
+  if (!in) return "it wrote nothing";
+  const std::streamoff size = in.tellg();
+  in.seekg(std::max<std::streamoff>(0, size - kMostBytes));
+  std::string last = "it wrote nothing";
+  for (std::string line; std::getline(in, line);) {
+    if (!absl::StripAsciiWhitespace(line).empty()) last = line;
+  }
+  return last;
+}
 
 std::optional<Addresses> ParseListeningLine(absl::string_view line) {
   if (!absl::ConsumePrefix(&line, "listening ")) return std::nullopt;
@@ -86,9 +101,9 @@ absl::StatusOr<Addresses> Supervisor::WaitListening(absl::string_view name,
     if (stopping_) return absl::CancelledError("stopped");
     if (child->status.state == ChildState::kListening) return child->status.addresses;
     if (child->status.state == ChildState::kFailed) {
-      return absl::UnavailableError(absl::StrCat(name, " ended at its start (",
-                                                 child->status.last_exit, "); its log is ",
-                                                 child->status.log_path));
+      return absl::UnavailableError(absl::StrCat(
+          name, " ended at its start (", child->status.last_exit,
+          "): ", LastLine(child->status.log_path), "\nits log is ", child->status.log_path));
     }
     if (!changed_.WaitUntil(&mutex_, until)) {
       return absl::DeadlineExceededError(

@@ -29,6 +29,9 @@ using Addresses = std::map<std::string, std::string>;
 // Nullopt when the line is not of that form.
 std::optional<Addresses> ParseListeningLine(absl::string_view line);
 
+// The last line of a log that is not blank, or words that say there is none.
+std::string LastLine(const std::string& path);
+
 struct ChildSpec {
   std::string name;  // unique
   std::string roles;
@@ -77,8 +80,8 @@ class Supervisor {
   // What it will be started with next time, so that it gets the same ports.
   void SetCommand(absl::string_view name, std::vector<std::string> argv);
 
-  // Blocks until it listens. UNAVAILABLE when it failed (with its exit and the path of its log),
-  // DEADLINE_EXCEEDED after `timeout`, CANCELLED when stopped.
+  // Blocks until it listens. UNAVAILABLE when it failed (with its exit, its last words and the path
+  // of its log), DEADLINE_EXCEEDED after `timeout`, CANCELLED when stopped.
   absl::StatusOr<Addresses> WaitListening(absl::string_view name, base::Duration timeout);
 
   // Waits until something changed since the caller's last call, at most `timeout`.

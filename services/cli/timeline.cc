@@ -27,8 +27,7 @@ std::string FormatBytes(int64_t bytes) {
   return absl::StrFormat("%.1f MiB", size / (1 << 20));
 }
 
-std::string FormatTimeline(const Answer& answer) {
-  const v1::Timeline& t = answer.timeline;
+std::string FormatTimeline(const v1::Timeline& t) {
   const auto transfer = [](int64_t us, int64_t bytes) {
     if (us <= 0 && bytes <= 0) return std::string("-");
     return absl::StrCat(FormatMicroseconds(us), " (", FormatBytes(bytes), ")");

@@ -14,7 +14,7 @@ std::string FormatMicroseconds(int64_t us);
 std::string FormatBytes(int64_t bytes);
 // One line: queue, media decode, encode, embedding transfer, prefill, KV transfer, first token,
 // tokens per second.
-std::string FormatTimeline(const Answer& answer);
+std::string FormatTimeline(const v1::Timeline& timeline);
 // The answer with its usage and timeline as one JSON object without a newline.
 std::string AnswerJson(const Answer& answer);
 

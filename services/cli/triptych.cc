@@ -18,6 +18,7 @@ constexpr Subcommand kSubcommands[] = {
     {"ask", "one question about pictures or text; the answer streams to stdout", RunAsk},
     {"chat", "a conversation", RunChat},
     {"status", "the processes of a cluster", RunStatus},
+    {"timeline", "where the time of one of the last 1,000 requests went", RunTimeline},
     {"demo", "a local cluster answers the example questions", RunDemo},
     {"bench", "an open-loop load generator", RunBench},
     {"certificates", "an authority and a certificate for each role, as files", RunCertificates},

@@ -1,13 +1,16 @@
 #include "services/gateway/gateway.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <future>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "base/check.h"
 #include "base/random.h"
 #include "base/status.h"
@@ -19,6 +22,7 @@
 #include "services/gateway/rpc/payload_service.h"
 #include "services/gateway/rpc/tokens_service.h"
 #include "services/gateway/scheduler_link.h"
+#include "services/gateway/trace/span_exporter.h"
 #include "services/runtime/admin_server.h"
 #include "services/runtime/build_info.h"
 #include "services/runtime/descriptors.h"
@@ -28,6 +32,7 @@
 #include "services/runtime/security_options.h"
 #include "services/runtime/self_probe.h"
 #include "services/runtime/shutdown.h"
+#include "services/runtime/wall_clock.h"
 
 namespace triptych::services {
 
@@ -66,6 +71,14 @@ absl::Status LoadClientTls(const GatewayOptions& options, const base::Clock& clo
       "--client-tls-key, or --insecure-clients");
 }
 
+media::Limits ImageLimits(const GatewayOptions& options) {
+  media::Limits limits;
+  limits.max_bytes = options.max_image_mb << 20;
+  limits.max_stored_pixels = options.max_image_mpixels * 1'000'000;
+  limits.max_pixels = std::min(limits.max_pixels, limits.max_stored_pixels);
+  return limits;
+}
+
 }  // namespace
 
 // In the order of construction; destroyed from the outside in: first the ports, then the core.
@@ -87,7 +100,8 @@ struct Gateway::Parts {
         log(log),
         model(std::move(loaded.model)),
         intake(*model, {.max_output_tokens = static_cast<int32_t>(options.max_output_tokens),
-                        .max_timeout = options.request_timeout}),
+                        .max_timeout = options.request_timeout,
+                        .image = ImageLimits(options)}),
         budget(options.payload_budget_mb << 20,
                (options.payload_budget_mb << 20) * options.peer_share_percent / 100),
         core(scheduler::Incarnation(base::RandomBits64()), clock,
@@ -104,6 +118,7 @@ struct Gateway::Parts {
               .parsers = parsers,
               .metrics = metrics,
               .log = log,
+              .tracer = tracer,
               .ready = [this] { return Ready(); },
               .client_of = [this](const std::string& peer) { return gate->ClientOf(peer); },
               .unix_seconds = base::UnixSeconds,
@@ -117,7 +132,11 @@ struct Gateway::Parts {
               .allowed_origins = absl::StrSplit(options.allowed_origins, ',', absl::SkipEmpty())},
         tokens(&core),
         payload(&core),
-        inference(front) {}
+        inference(front) {
+    core.Call([this](RequestDesk& desk, base::TimePoint) {
+      desk.set_on_ended([this](EndedRequest request) { Keep(std::move(request)); });
+    });
+  }
 
   // No answer may wake a front end that is gone: the core ends what is live and stops first.
   ~Parts() {
@@ -125,6 +144,7 @@ struct Gateway::Parts {
     core.Call([](RequestDesk& desk, base::TimePoint now) { desk.EndAll(now); });
     core.Stop();
     parsers.Stop();
+    exporter.reset();
     http.reset();
     if (gate != nullptr) gate->StopAccepting();
     if (grpc != nullptr) grpc->Stop(std::chrono::milliseconds(500));
@@ -146,6 +166,19 @@ struct Gateway::Parts {
     metrics.held_payload_bytes.Set(static_cast<double>(held));
     return registry.Serialize();
   }
+  // On the core's thread.
+  void Keep(EndedRequest request) {
+    if (SpanExporter* to = exporter_ready.load(); to != nullptr && request.trace.sampled) {
+      to->Put({request, UnixNanoseconds()});
+    }
+    ended.Put(std::move(request));
+  }
+  std::optional<std::string> TimelineAt(absl::string_view path) const {
+    if (!absl::ConsumePrefix(&path, "/timeline/")) return std::nullopt;
+    const std::optional<EndedRequest> found = ended.Find(path);
+    if (!found.has_value()) return std::nullopt;
+    return ToJson(*found);
+  }
   // On the core's thread alone, so that the last word is the newest.
   void TellHealth() { grpc->SetServing(Ready()); }
 
@@ -162,6 +195,10 @@ struct Gateway::Parts {
   const std::unique_ptr<ServedModel> model;
   const Intake intake;
   PayloadBudget budget;
+  EndedRequests ended;
+  const Tracer tracer{options.otlp_endpoint.empty() ? 0 : options.otlp_sample, base::RandomBits64};
+  std::atomic<SpanExporter*> exporter_ready{nullptr};
+  std::unique_ptr<SpanExporter> exporter;
   std::atomic<bool> draining{false};
   std::atomic<SchedulerLink*> link_ready{nullptr};
   SelfProbe probe{clock};
@@ -181,9 +218,16 @@ struct Gateway::Parts {
 
 absl::Status Gateway::Parts::Listen() {
   DescribeBuild("gateway", model->name(), &registry);
+  const SpanExporter::Counters traces = SpanExporter::CountersIn(&registry);
+  if (!options.otlp_endpoint.empty()) {
+    ASSIGN_OR_RETURN(exporter,
+                     SpanExporter::Start(options.otlp_endpoint, clock, base::RandomBits64, traces));
+    exporter_ready.store(exporter.get());
+  }
   AdminPages pages{.metrics = [this] { return Metrics(); },
                    .alive = [] { return true; },
-                   .ready = [this] { return Ready(); }};
+                   .ready = [this] { return Ready(); },
+                   .other = [this](absl::string_view path) { return TimelineAt(path); }};
   ASSIGN_OR_RETURN(admin, AdminServer::Start(options.admin, std::move(pages)));
   ASSIGN_OR_RETURN(internal,
                    RpcServer::Start(options.internal, base::RpcAudience::kInternal,

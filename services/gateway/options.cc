@@ -46,6 +46,15 @@ void GatewayOptions::DeclareProcess(base::FlagSet* flags) {
   flags->AddString(&allowed_origins, {.name = "allowed-origins",
                                       .doc = "pages that may use the HTTP API from a browser, as "
                                              "https://host:port, separated by commas; *: any"});
+  flags->AddString(&otlp_endpoint,
+                   {.name = "otlp-endpoint",
+                    .doc = "http://host:port of a collector of traces, which takes OTLP over HTTP "
+                           "as JSON; empty: no traces"});
+  flags->AddDouble(&otlp_sample, {.name = "otlp-sample",
+                                  .doc = "share of the requests without a traceparent that are "
+                                         "traced; those with one are as it says",
+                                  .default_value = 0.01,
+                                  .max = 1});
   flags->AddChoice(&log_level, {.name = "log-level",
                                 .doc = "least that is logged; info: each request's end",
                                 .choices = base::LogLevelNames()});

@@ -28,6 +28,8 @@ struct GatewayOptions {
   int64_t peer_share_percent = 0;
   int64_t max_body_mb = 0;
   int64_t max_requests = 0;
+  std::string otlp_endpoint;
+  double otlp_sample = 0;
   int64_t max_image_mb = 0;
   int64_t max_image_mpixels = 0;
   int64_t max_output_tokens = 0;

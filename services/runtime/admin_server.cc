@@ -35,6 +35,10 @@ http::response<http::string_body> Answer(const AdminPages& pages, beast::string_
     verdict(pages.alive());
   } else if (target == "/readyz") {
     verdict(pages.ready());
+  } else if (auto found =
+                 pages.other ? pages.other({target.data(), target.size()}) : std::nullopt) {
+    response.set(http::field::content_type, "application/json");
+    response.body() = *std::move(found);
   } else {
     response.result(http::status::not_found);
     response.body() = "not found\n";

@@ -5,9 +5,11 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace triptych::services {
 
@@ -16,6 +18,8 @@ struct AdminPages {
   std::function<std::string()> metrics;
   std::function<bool()> alive;
   std::function<bool()> ready;
+  // The JSON at any other path; nothing: 404. May be empty.
+  std::function<std::optional<std::string>(absl::string_view path)> other = {};
 };
 
 class AdminServer {

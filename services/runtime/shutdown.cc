@@ -14,6 +14,12 @@ sigset_t ShutdownSignals() {
   return set;
 }
 
+void Release(const sigset_t& set) {
+  signal(SIGTERM, SIG_DFL);
+  signal(SIGINT, SIG_DFL);
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+}
+
 }  // namespace
 
 void BlockShutdownSignals() {
@@ -26,9 +32,17 @@ void WaitForShutdownSignal() {
   const sigset_t set = ShutdownSignals();
   int received = 0;
   sigwait(&set, &received);
-  signal(SIGTERM, SIG_DFL);
-  signal(SIGINT, SIG_DFL);
-  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  Release(set);
+}
+
+bool WaitForShutdownSignal(base::Duration timeout) {
+  const sigset_t set = ShutdownSignals();
+  const int64_t nanoseconds = timeout.count();
+  const timespec longest{.tv_sec = nanoseconds / 1'000'000'000,
+                         .tv_nsec = nanoseconds % 1'000'000'000};
+  if (sigtimedwait(&set, nullptr, &longest) < 0) return false;
+  Release(set);
+  return true;
 }
 
 }  // namespace triptych::services

@@ -76,6 +76,10 @@ def case_promtool(args):
                     ["test", "rules", "tests/deploy/alerts_test.yml"]):
         code = subprocess.run([promtool, *command], cwd=args.root, check=False).returncode
         expect(code == 0, f"promtool {' '.join(command)}")
+    tests = read(args.root, "tests/deploy/alerts_test.yml")
+    fired = re.findall(r"alertname: (\w+)\n\s+exp_alerts:\n", tests)
+    for alert in re.findall(r"alert: (\w+)", read(args.root, "deploy/prometheus/alerts.yml")):
+        expect(alert in fired, f"no fault is shown to fire {alert}")
 
 
 def case_schema(args):

@@ -18,8 +18,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "services/cli/cluster_client.h"
-#include "services/cli/http_get.h"
 #include "services/cli/supervisor.h"
+#include "services/runtime/http_call.h"
 
 namespace triptych::testing {
 namespace {

@@ -105,7 +105,7 @@ TEST_CASE("Sampling: each number and list of a request is seen in its answer",
   CAPTURE(Distinct(repeating.tokens), Distinct(present.tokens), Distinct(frequent.tokens));
   CHECK(Distinct(present.tokens) > Distinct(repeating.tokens));
   CHECK(Distinct(frequent.tokens) > Distinct(repeating.tokens));
-  CHECK(Distinct(fresh.tokens) == 60);
+  CHECK(Distinct(fresh.tokens) > 2 * Distinct(repeating.tokens));
 }
 
 TEST_CASE("Sampling: a killed decode worker changes no draw, whatever counts the answer's tokens",

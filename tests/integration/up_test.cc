@@ -24,14 +24,19 @@ constexpr base::Duration kPatience = std::chrono::minutes(1);
 
 bool Lives(int64_t pid) { return kill(static_cast<pid_t>(pid), 0) == 0; }
 
-nlohmann::json StatusOf(const Cluster& cluster) {
-  const std::string path = absl::StrCat("/tmp/triptych-status-", cluster.Record().supervisor_pid);
+// What a subcommand says of the cluster; requires that it succeeds.
+std::string OutputOf(const Cluster& cluster, const std::string& subcommand) {
+  const std::string path = absl::StrCat("/tmp/triptych-output-", cluster.Record().supervisor_pid);
   const std::string command =
-      absl::StrCat(TriptychBinary(), " status --json --server=", cluster.grpc(), " > ", path);
+      absl::StrCat(TriptychBinary(), " ", subcommand, " --server=", cluster.grpc(), " > ", path);
   REQUIRE(system(command.c_str()) == 0);
   const std::string text = ReadFile(path);
   REQUIRE(unlink(path.c_str()) == 0);
-  return nlohmann::json::parse(text);
+  return text;
+}
+
+nlohmann::json StatusOf(const Cluster& cluster) {
+  return nlohmann::json::parse(OutputOf(cluster, "status --json"));
 }
 
 nlohmann::json ProcessOf(const nlohmann::json& status, const std::string& name) {
@@ -85,6 +90,53 @@ TEST_CASE("Up: the status counts a restart and shows the new process", "[integra
   INFO(after);
   CHECK(after.at("pid") != before.at("pid"));
   CHECK(ProcessOf(StatusOf(cluster), "decode-0").at("restarts") == 0);
+}
+
+std::string AdminOf(const services::ClusterRecord& record, const std::string& name) {
+  for (const services::ProcessRecord& process : record.processes) {
+    if (process.name == name) return process.admin;
+  }
+  return "";
+}
+
+TEST_CASE("Up: admin ports stay at a restart", "[integration][serial]") {
+  Cluster cluster("encode+prefill=1,decode=1");
+  const services::ClusterRecord before = cluster.Record();
+  for (const char* name : {"decode-0", "gateway", "scheduler"}) {
+    INFO(name);
+    REQUIRE_FALSE(AdminOf(before, name).empty());
+    cluster.Signal(name, SIGKILL);
+    REQUIRE(cluster.WaitRestarted(name, 1));
+    CHECK(Eventually(kPatience,
+                     [&] { return AdminOf(cluster.Record(), name) == AdminOf(before, name); }));
+  }
+}
+
+TEST_CASE("Up: the status is watched until it is told to stop", "[integration][serial]") {
+  Cluster cluster("encode+prefill+decode=1");
+  Process watch({TriptychBinary(), "status", "--watch", "--server=" + cluster.grpc()}, "/dev/null");
+  for (int i = 0; i < 2; ++i) {
+    const std::string shown = watch.WaitForLine("cluster ", kPatience);
+    CHECK_THAT(shown, Catch::Contains("grpc=" + cluster.grpc()));
+    CHECK_THAT(shown, Catch::Contains("http=" + cluster.http()));
+  }
+  CHECK(watch.Terminate(kPatience));
+}
+
+TEST_CASE("Up: where the time of an ended request went is told afterwards",
+          "[integration][serial]") {
+  Cluster cluster("encode=1,prefill=1,decode=1");
+  const auto stub = v1::Inference::NewStub(base::ConnectAsClient(cluster.grpc()));
+  v1::GenerateRequest request = ExampleQuestions().front().request;
+  request.set_request_id("asked-before");
+  REQUIRE(Ask(stub.get(), request).ok);
+  const std::string told = OutputOf(cluster, "timeline asked-before");
+  CHECK_THAT(told, Catch::StartsWith("asked-before, "));
+  CHECK_THAT(told, Catch::Contains(": stop, ") && Catch::Contains("\nqueue ") &&
+                       Catch::Contains(" | encode "));
+  const std::string unknown = absl::StrCat(
+      TriptychBinary(), " timeline never-asked --server=", cluster.grpc(), " 2> /dev/null");
+  CHECK(WEXITSTATUS(system(unknown.c_str())) == 1);
 }
 
 TEST_CASE("Up: SIGTERM under load ends every process within 15 s", "[integration][serial]") {

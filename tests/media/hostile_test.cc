@@ -250,8 +250,8 @@ TEST_CASE("DecodeImage: compressed texts and profiles never reach a decompressor
   CHECK(Outcome(Png(2, 2, pixels)) == "ok");
   CHECK(Outcome(Png(2, 2, PngChunk("zTXt", std::string("k\0\0", 3) + bomb) + pixels)) == "ok");
   CHECK(Outcome(Png(2, 2, PngChunk("iCCP", std::string("k\0\0", 3) + bomb) + pixels)) == "ok");
-  // Far more pixels than declared: only the declared ones are unpacked.
-  CHECK(Outcome(Png(2, 2, PngChunk("IDAT", bomb))) == "ok");
+  // Far more pixels than declared, where no file has so many bytes to spare.
+  CHECK(Outcome(Png(2, 2, PngChunk("IDAT", bomb))) == kImageMalformed);
 }
 
 TEST_CASE("ProbeImage: other formats are unsupported, animations without frames malformed",

@@ -21,6 +21,7 @@
 #include "services/gateway/core/parse_pool.h"
 #include "services/gateway/request/intake.h"
 #include "services/gateway/request/payload_budget.h"
+#include "services/gateway/trace/trace_context.h"
 
 namespace triptych::services {
 
@@ -32,6 +33,7 @@ struct FrontEnd {
   ParsePool& parsers;
   GatewayMetrics& metrics;
   base::Logger* log;
+  const Tracer& tracer;
   std::function<bool()> ready;
   // Who is behind a connection that gRPC names so; empty: as ClientOfPeer.
   std::function<Client(const std::string& peer)> client_of;

@@ -31,6 +31,11 @@ void Merge(const StageTimes& times, Timeline* timeline) {
   raise(times.kv_bytes, &timeline->kv_bytes);
 }
 
+std::string ResultOf(const AnswerEnd& end) {
+  if (!end.status.ok()) return ToClientError(end.status).code;
+  return end.finish == Finish::kLength ? "length" : "stop";
+}
+
 }  // namespace
 
 RequestDesk::RequestDesk(const models::Tokenizer& tokenizer, std::string model,
@@ -63,6 +68,7 @@ void RequestDesk::Start(NewRequest request, base::TimePoint now) {
   records_.emplace(request.id, Record{.client_id = std::move(parsed.client_id),
                                       .owner = std::move(request.owner),
                                       .tag = std::move(parsed.tag),
+                                      .trace = parsed.trace,
                                       .answer = Answer(tokenizer_, parsed.answer),
                                       .sink = std::move(request.sink),
                                       .payload = std::move(parsed.payload),
@@ -244,6 +250,15 @@ void RequestDesk::Carry(scheduler::DeliverEnd& action, base::TimePoint now) {
   metrics_->Ended(end);
   metrics_->held_requests.Set(static_cast<double>(records_.size()));
   LogEnd(action, record, end);
+  if (on_ended_) {
+    on_ended_({.request_id = ToString(action.request),
+               .client_id = record.client_id,
+               .tag = record.tag,
+               .result = ResultOf(end),
+               .usage = end.usage,
+               .timeline = end.timeline,
+               .trace = record.trace});
+  }
   record.sink->OnEnd(end);
 }
 
@@ -253,12 +268,11 @@ void RequestDesk::LogEnd(const scheduler::DeliverEnd& action, const Record& reco
   if (!log_->Writes(base::LogLevel::kInfo)) return;
   const base::LogContext context{
       .stage = "gateway", .request_id = ToString(action.request), .epoch = action.epoch.value()};
-  const char* result = end.finish == Finish::kLength ? "length" : "stop";
-  if (!end.status.ok()) result = ToClientError(end.status).code;
   log_->Info("request ended", context,
              {{"client_id", record.client_id},
-              {"result", result},
+              {"result", ResultOf(end)},
               {"tag", record.tag},
+              {"trace_id", record.trace.exists() ? TraceIdText(record.trace) : std::string()},
               {"prompt_tokens", end.usage.prompt_tokens},
               {"picture_tokens", end.usage.picture_tokens},
               {"output_tokens", end.usage.output_tokens},

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -18,6 +19,7 @@
 #include "models/tokenizer/tokenizer.h"
 #include "scheduler/delivery/delivery.h"
 #include "services/gateway/core/answer.h"
+#include "services/gateway/core/ended_requests.h"
 #include "services/gateway/core/gateway_metrics.h"
 #include "services/gateway/core/response_sink.h"
 #include "services/gateway/request/parsed_request.h"
@@ -57,6 +59,9 @@ class RequestDesk {
   // Borrows tokenizer, metrics and log. `model`: the digest of the served model's texts.
   RequestDesk(const models::Tokenizer& tokenizer, std::string model,
               scheduler::DeliveryLimits limits, GatewayMetrics* metrics, base::Logger* log);
+
+  // Called on the desk's thread with every request that was accepted and has ended.
+  void set_on_ended(std::function<void(EndedRequest)> on_ended) { on_ended_ = std::move(on_ended); }
 
   // The sink hears of every refusal (client id active, desk full, draining), so nothing is
   // returned.
@@ -101,6 +106,7 @@ class RequestDesk {
     std::string client_id;
     std::string owner;
     std::string tag;
+    TraceContext trace;
     Answer answer;
     std::shared_ptr<ResponseSink> sink;      // shared: see NewRequest
     std::shared_ptr<const Payload> payload;  // shared by the answers to one prompt
@@ -122,6 +128,7 @@ class RequestDesk {
   void LogEnd(const scheduler::DeliverEnd& action, const Record& record, const AnswerEnd& end);
   void CountTokens(Record* record, size_t tokens, base::TimePoint now);
 
+  std::function<void(EndedRequest)> on_ended_;
   const models::Tokenizer& tokenizer_;
   GatewayMetrics* metrics_;
   base::Logger* log_;

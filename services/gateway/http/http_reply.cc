@@ -29,6 +29,9 @@ void AppendFrame(const ReplyFrame& frame, std::string* head) {
   if (!frame.request_id.empty()) {
     absl::StrAppend(head, "X-Request-Id: ", frame.request_id, "\r\n");
   }
+  if (!frame.trace_parent.empty()) {
+    absl::StrAppend(head, "traceparent: ", frame.trace_parent, "\r\n");
+  }
   *head += frame.cors;
   if (!frame.keep_alive) {
     *head += "Connection: close\r\n";
@@ -69,9 +72,10 @@ std::string StreamHead(const ReplyFrame& frame) {
 }
 
 std::string CorsLines(absl::string_view origin) {
-  return absl::StrCat("Access-Control-Allow-Origin: ", origin,
-                      "\r\nAccess-Control-Expose-Headers: X-Request-Id, Retry-After\r\n"
-                      "Vary: Origin\r\n");
+  return absl::StrCat(
+      "Access-Control-Allow-Origin: ", origin,
+      "\r\nAccess-Control-Expose-Headers: X-Request-Id, Retry-After, traceparent\r\n"
+      "Vary: Origin\r\n");
 }
 
 std::string PreflightLines(absl::string_view methods, absl::string_view headers) {
@@ -83,7 +87,7 @@ std::string PreflightLines(absl::string_view methods, absl::string_view headers)
       });
   return absl::StrCat("Access-Control-Allow-Methods: ", methods,
                       "\r\nAccess-Control-Allow-Headers: ",
-                      names ? headers : "Authorization, Content-Type, X-Request-Id",
+                      names ? headers : "Authorization, Content-Type, X-Request-Id, traceparent",
                       "\r\nAccess-Control-Max-Age: 600\r\n");
 }
 

@@ -14,6 +14,7 @@ namespace triptych::services {
 struct ReplyFrame {
   int64_t unix_seconds = 0;  // the header Date
   std::string request_id;    // empty: none
+  std::string trace_parent;  // of the request; empty: it is part of no trace
   std::string cors;          // whole header lines for an origin that is allowed, or nothing
   bool keep_alive = true;
   bool http10 = false;  // there keeping a connection must be told, and nothing is chunked

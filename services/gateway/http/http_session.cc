@@ -100,6 +100,7 @@ void HttpSession::ReadHeader() {
   parser_->header_limit(kMaxHeaderBytes);
   parser_->body_limit(std::numeric_limits<uint64_t>::max());  // ReadBody counts
   request_id_.clear();
+  trace_ = {};
   body_.clear();
   target_ = {};
   access_ = {};

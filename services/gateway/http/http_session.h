@@ -150,7 +150,9 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   std::string body_;
   PayloadBudget::Reservation reservation_;
   Target target_;
-  std::string request_id_;  // the client's own, or drawn
+  std::string request_id_;      // the client's own, or drawn
+  TraceContext trace_;          // of an answer's request
+  bool span_is_given_ = false;  // to its first answer
   Access access_;
   bool must_close_ = false;
 

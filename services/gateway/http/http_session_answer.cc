@@ -57,6 +57,7 @@ ReplyFrame HttpSession::Frame() const {
                    .request_id = request_id_,
                    .keep_alive = keep_alive(),
                    .http10 = parser_ && parser_->get().version() < 11};
+  if (trace_.exists()) frame.trace_parent = TraceParent(trace_);
   if (!parser_) return frame;
   const absl::string_view origin = View(Header("Origin"));
   if (front_.AllowsOrigin(origin)) frame.cors = CorsLines(origin);
@@ -132,6 +133,8 @@ absl::Status HttpSession::TryStartAnswers(Prepared* prepared) {
                   .logprobs = first.top_logprobs >= 0,
                   .include_usage = request.include_usage,
                   .continuous_usage = request.include_usage && request.continuous_usage};
+  trace_ = front_.tracer.Join(View(Header("traceparent")));
+  span_is_given_ = false;
   live_.emplace();
   live_->session = shared_from_this();
   SetSilent(base::kNever);
@@ -160,6 +163,8 @@ absl::Status HttpSession::StartPrompt(std::unique_ptr<ParsedRequest> prompt,
     RETURN_IF_ERROR(front_.keys.Charge(client_, *parsed, front_.intake.model().name()));
     const scheduler::RequestId id = front_.core.NextId();
     CompleteRequest(parsed.get());
+    // The first answer's span is the one that the client is told.
+    parsed->trace = std::exchange(span_is_given_, true) ? front_.tracer.Beside(trace_) : trace_;
     parsed->input.sampling.seed += static_cast<uint64_t>(parsed->seed_given ? i : 0);
     auto mailbox = std::make_shared<AnswerMailbox>(
         prepared.request.stream ? AnswerMailbox::Wake::kEachPart : AnswerMailbox::Wake::kAtEnd,

@@ -174,8 +174,7 @@ absl::Status Intake::Explain(const absl::Status& refusal) const {
   if (refusal.message() != media::kImageTooLarge) return refusal;
   const media::Limits& image = limits_.image;
   return Refuse("image_too_large",
-                absl::StrCat("a picture has at most ", image.max_bytes, " bytes, ",
-                             image.max_side,
+                absl::StrCat("a picture has at most ", image.max_bytes, " bytes, ", image.max_side,
                              " pixels a side and ", image.max_pixels,
                              " in all, or as a baseline JPEG or a PNG without interlace ",
                              image.max_stored_pixels));

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "scheduler/plan/gateway_messages.h"
 #include "services/gateway/request/payload_budget.h"
+#include "services/gateway/trace/trace_context.h"
 
 namespace triptych::services {
 
@@ -39,6 +40,7 @@ struct AnswerRules {
 struct ParsedRequest {
   std::string client_id;            // of this request alone; empty: to be drawn
   std::string tag;                  // the client's own name for it, for logs; may be shared
+  TraceContext trace;               // that the request is a part of
   scheduler::SubmitRequest submit;  // without the request's id and deadline
   scheduler::PulledInput input;
   std::shared_ptr<const Payload> payload;  // shared by the answers to one prompt

@@ -103,8 +103,7 @@ absl::Status SetSampling(const ChatRequest& request, const ServedModel& model,
   Biases biases;
   const absl::Status added = AddBiases(request, model.config().vocab_size, &biases);
   if (!added.ok()) return At("logit_bias", added);
-  const absl::Status words =
-      AddBadWords(request, model.tokenizer(), &biases, &input->bad_words);
+  const absl::Status words = AddBadWords(request, model.tokenizer(), &biases, &input->bad_words);
   if (!words.ok()) return At("bad_words", words);
   scheduler::SamplingParams& params = input->sampling;
   params = {.temperature = static_cast<float>(request.temperature),

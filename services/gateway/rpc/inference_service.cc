@@ -92,6 +92,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     Client client;
     PayloadBudget::Reservation reservation;
     base::TimePoint accepted;
+    TraceContext trace;
   };
 
   // Starts it here if it is small, else on a thread of the pool.
@@ -103,6 +104,12 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     const std::string tenant = received.client.tenant;
     received.reservation = front_.budget.Open(tenant);
     if (!received.reservation.GrowTo(size)) return services::Refuse("overloaded");
+    const auto& metadata = context_->client_metadata();
+    if (const auto parent = metadata.find("traceparent"); parent != metadata.end()) {
+      received.trace = front_.tracer.Join({parent->second.data(), parent->second.size()});
+    } else {
+      received.trace = front_.tracer.Join("");
+    }
     if (size <= ParsePool::kAtOnceBytes) return Start(std::move(received));
     const bool posted = front_.parsers.Post(
         tenant,
@@ -130,6 +137,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
         front_.intake.Parse(std::move(chat), std::move(received.reservation), &client));
     RETURN_IF_ERROR(front_.keys.Charge(client, *parsed, front_.intake.model().name()));
     CompleteRequest(parsed.get());
+    parsed->trace = received.trace;
     base::MutexLock lock(&mutex_);
     if (left_) return services::Refuse("cancelled");
     id_ = front_.core.NextId();

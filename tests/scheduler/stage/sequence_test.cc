@@ -1,6 +1,6 @@
-// What is defended: which tokens a row may draw. Ends that come too early and the last tokens of bad
-// words are forbidden, as often as the answer comes to them, and a sequence that is rebuilt from what
-// was sent asks for the same draws.
+// What is defended: which tokens a row may draw. Ends that come too early and the last tokens of
+// bad words are forbidden, as often as the answer comes to them, and a sequence that is rebuilt
+// from what was sent asks for the same draws.
 
 #include "scheduler/stage/sequence.h"
 
@@ -57,10 +57,8 @@ TEST_CASE("Sequence: a bad word's last token is forbidden where the answer ends 
   SequenceLimits limits = Limits();
   limits.bad_words = {{{1, 2}}, {{3, 1, 4}}};
   const std::pair<std::vector<int32_t>, Biases> rows[] = {
-      {{}, {}},
-      {{1}, {{2, kForbidden}}},
-      {{2}, {}},
-      {{3, 1}, {{2, kForbidden}, {4, kForbidden}}},
+      {{}, {}},        {{1}, {{2, kForbidden}}},
+      {{2}, {}},       {{3, 1}, {{2, kForbidden}, {4, kForbidden}}},
       {{3, 1, 5}, {}},
   };
   for (const auto& [answer, biases] : rows) {

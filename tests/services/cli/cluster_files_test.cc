@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/match.h"
 #include "services/cli/cluster_record.h"
 #include "services/cli/flag_list.h"
 
@@ -52,6 +53,18 @@ TEST_CASE("Cluster record: an address finds its own cluster among several", "[se
   CHECK(FindCluster(folder.path, "g:1")->grpc == "g:1");
   CHECK(FindCluster(folder.path, "g:2")->grpc == "g:2");
   CHECK(FindCluster(folder.path, "g:3").status().code() == absl::StatusCode::kNotFound);
+}
+
+TEST_CASE("Cluster record: nobody guesses between several", "[services][cli]") {
+  const Folder folder;
+  folder.Write(Living("g:2"), 1);
+  folder.Write(Living("g:1"), 2);
+  ClusterRecord gone = Living("g:3");
+  gone.supervisor_pid = 0;
+  folder.Write(gone, 3);
+  const auto record = FindCluster(folder.path, "");
+  CHECK(record.status().code() == absl::StatusCode::kFailedPrecondition);
+  CHECK(absl::EndsWith(record.status().message(), ": g:1, g:2"));
 }
 
 TEST_CASE("Cluster record: one of a supervisor that is gone is passed over", "[services][cli]") {

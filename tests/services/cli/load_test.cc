@@ -16,12 +16,12 @@
 #include <thread>
 
 #include "services/cli/arrivals.h"
-#include "services/cli/http_get.h"
 #include "services/cli/http_load_client.h"
 #include "services/cli/load_report.h"
 #include "services/cli/openai_chat.h"
 #include "services/cli/request_mix.h"
 #include "services/cli/timeline.h"
+#include "services/runtime/http_call.h"
 
 namespace triptych::services {
 namespace {
@@ -153,7 +153,7 @@ TEST_CASE("Timeline: a phase that did not occur shows as a dash", "[services][cl
   CHECK(FormatMicroseconds(1'500'000) == "1.50 s");
   CHECK(FormatBytes(812) == "812 B");
   CHECK(FormatBytes(2 << 20) == "2.0 MiB");
-  CHECK_THAT(FormatTimeline({}), Catch::Contains("KV transfer - |"));
+  CHECK_THAT(FormatTimeline(v1::Timeline()), Catch::Contains("KV transfer - |"));
 }
 
 TEST_CASE("OpenAiBody: carries text, picture, length and the wish for usage", "[services][cli]") {

@@ -12,6 +12,7 @@
 #include <iterator>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "services/cli/worker_groups.h"
 
 namespace triptych::services {
@@ -135,6 +136,20 @@ TEST_CASE("Supervisor: a child that ends before it listens has failed for good",
   CHECK(addresses.status().code() == absl::StatusCode::kUnavailable);
   CHECK_THAT(std::string(addresses.status().message()), Catch::Contains("exit code 3"));
   CHECK(StatusOf(supervisor, "a").state == ChildState::kFailed);
+}
+
+TEST_CASE("Supervisor: a child that ends at its start is quoted", "[services][cli]") {
+  const std::string log = absl::StrCat("/tmp/triptych-last-words-", getpid());
+  base::RealClock clock;
+  Supervisor supervisor(clock, {}, {});
+  const char script[] = "echo a long story >&2; echo 'port 80: taken' >&2; echo >&2; exit 1";
+  supervisor.Add({.name = "a", .roles = "", .command = {{"/bin/sh", "-c", script}, log}});
+  const auto addresses = supervisor.WaitListening("a", kPatience);
+  const std::string said(addresses.status().message());
+  CHECK_THAT(said, Catch::Contains("(exit code 1): port 80: taken\n"));
+  CHECK_THAT(said, Catch::Contains(log));
+  CHECK(unlink(log.c_str()) == 0);
+  CHECK(LastLine(log) == "it wrote nothing");
 }
 
 TEST_CASE("Supervisor: a binary that is not there is reported", "[services][cli]") {

@@ -33,6 +33,7 @@ FrontFixture::FrontFixture(Options options)
              .parsers = parsers_,
              .metrics = metrics_,
              .log = &log_,
+             .tracer = tracer_,
              .ready = [this] { return ready_.load(); },
              .client_of = [this](const std::string& peer) { return gate_->ClientOf(peer); },
              .unix_seconds = [] { return kUnixSeconds; },

@@ -96,6 +96,8 @@ class FrontFixture {
   Inbox<scheduler::SubmitRequest> submits_;
   size_t taken_ = 0;
   std::map<scheduler::RequestId, int32_t> said_;
+  std::atomic<uint64_t> drawn_{0};
+  const Tracer tracer_{0, [this] { return ++drawn_; }};  // follows its callers' traces alone
   GatewayCore core_;
   const FrontEnd front_;
   InferenceService inference_{front_};

@@ -208,6 +208,23 @@ TEST_CASE("HttpSession: a request's name is the client's, or drawn; an answer's 
   }
 }
 
+TEST_CASE("HttpSession: an answer tells its place in its client's trace", "[gateway][http]") {
+  if (ModelMissing()) return;
+  FrontFixture front;
+  RawHttpClient client(front.http_address());
+  const std::string trace = "00-0af7651916cd43dd8448eb211c80319c-";
+  client.Send(Post(kHello, "traceparent: " + trace + "b7ad6b7169203331-01\r\n"));
+  front.AnswerNext("Hi.");
+  const std::string told = client.Read().header("traceparent");
+  CHECK(told.rfind(trace, 0) == 0);
+  CHECK(told.substr(trace.size()) == "0000000000000001-01");
+  for (const char* bad : {"", "traceparent: nonsense\r\n"}) {
+    client.Send(Post(kHello, bad));
+    front.AnswerNext("Hi.");
+    CHECK(client.Read().header("traceparent").empty());
+  }
+}
+
 TEST_CASE("HttpSession: one request after another, and those sent early", "[gateway][http]") {
   if (ModelMissing()) return;
   FrontFixture front;

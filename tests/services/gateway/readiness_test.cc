@@ -9,9 +9,9 @@
 
 #include "absl/strings/str_split.h"
 #include "base/rpc.h"
-#include "services/cli/http_get.h"
 #include "services/convert/worker_messages.h"
 #include "services/gateway/gateway.h"
+#include "services/runtime/http_call.h"
 #include "services/scheduler/scheduler_service.h"
 #include "tests/services/gateway/small_model.h"
 #include "tests/services/runtime/scripted_scheduler.h"

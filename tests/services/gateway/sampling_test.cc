@@ -1,4 +1,5 @@
-// How tokens are to be drawn: each number has its range, and words become tokens that are forbidden.
+// How tokens are to be drawn: each number has its range, and words become tokens that are
+// forbidden.
 
 #include "services/gateway/request/sampling.h"
 
@@ -36,9 +37,7 @@ Set SetJson(const std::string& members) {
   return SetFrom(request->prompts[0]);
 }
 
-std::string ParamOf(const Set& set) {
-  return set.ok() ? "ok" : ToClientError(set.status()).param;
-}
+std::string ParamOf(const Set& set) { return set.ok() ? "ok" : ToClientError(set.status()).param; }
 
 bool ModelMissing() {
   if (SmallModel() == nullptr) triptych::testing::SkipTest("the shipped model is not here");
@@ -95,8 +94,7 @@ TEST_CASE("SetSampling: biases come once a token, and a bad word outweighs them"
   std::map<int32_t, float> biases;
   for (const scheduler::TokenBias& bias : set->sampling.biases) biases[bias.token] = bias.bias;
   constexpr float kForbidden = -std::numeric_limits<float>::infinity();
-  CHECK(biases ==
-        std::map<int32_t, float>{{3, -2}, {a[0], kForbidden}, {a_within[0], kForbidden}});
+  CHECK(biases == std::map<int32_t, float>{{3, -2}, {a[0], kForbidden}, {a_within[0], kForbidden}});
   CHECK(set->bad_words.empty());
 }
 

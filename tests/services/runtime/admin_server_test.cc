@@ -5,6 +5,7 @@
 #include <boost/asio.hpp>
 #include <catch2/catch.hpp>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace triptych::services {
@@ -42,6 +43,22 @@ TEST_CASE("AdminServer: metrics, liveness and readiness", "[services][runtime]")
   ready = true;
   CHECK(Get(address, "/readyz").find("HTTP/1.1 200") == 0);
   CHECK(Get(address, "/etc/passwd").find("HTTP/1.1 404") == 0);
+}
+
+TEST_CASE("AdminServer: pages of a process's own are asked for last", "[services][runtime]") {
+  AdminPages pages{[] { return std::string(); }, [] { return true; }, [] { return true; }};
+  pages.other = [](absl::string_view path) -> std::optional<std::string> {
+    if (path != "/timeline/a%20b") return std::nullopt;
+    return "{}\n";
+  };
+  auto server = AdminServer::Start("127.0.0.1:0", std::move(pages));
+  REQUIRE(server.ok());
+  const std::string found = Get((*server)->address(), "/timeline/a%20b");
+  CHECK(found.find("HTTP/1.1 200") == 0);
+  CHECK(found.find("Content-Type: application/json") != std::string::npos);
+  CHECK(found.substr(found.size() - 3) == "{}\n");
+  CHECK(Get((*server)->address(), "/timeline/c").find("HTTP/1.1 404") == 0);
+  CHECK(Get((*server)->address(), "/healthz").find("HTTP/1.1 200") == 0);
 }
 
 TEST_CASE("AdminServer: nonsense does not stop it", "[services][runtime]") {

@@ -1,4 +1,4 @@
-#include "services/cli/http_get.h"
+#include "services/runtime/http_call.h"
 
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "base/status.h"
 
 namespace triptych::services {
 namespace {
@@ -24,10 +25,13 @@ constexpr uint64_t kMaxReplyBytes = 16 << 20;
 // One exchange; its operations follow one another on the context that the caller runs.
 class Exchange {
  public:
-  Exchange(asio::io_context* context, const HostPort& to, absl::string_view path)
-      : resolver_(*context), stream_(*context), request_(http::verb::get, std::string(path), 11) {
+  using Request = http::request<http::string_body>;
+
+  Exchange(asio::io_context* context, const HostPort& to, Request request)
+      : resolver_(*context), stream_(*context), request_(std::move(request)) {
     request_.set(http::field::host, to.host);
     request_.keep_alive(false);
+    request_.prepare_payload();
     parser_.body_limit(kMaxReplyBytes);
     resolver_.async_resolve(to.host, to.port, [this](Error error, const auto& found) {
       if (Failed("unknown host", error)) return;
@@ -62,12 +66,21 @@ class Exchange {
 
   Tcp::resolver resolver_;
   beast::tcp_stream stream_;
-  http::request<http::empty_body> request_;
+  Request request_;
   beast::flat_buffer buffer_;
   http::response_parser<http::string_body> parser_;
   std::string why_ = "no answer in time";
   bool done_ = false;
 };
+
+absl::StatusOr<HttpReply> Run(const std::string& address, Exchange::Request request,
+                              base::Duration timeout) {
+  ASSIGN_OR_RETURN(const HostPort to, SplitAddress(address));
+  asio::io_context context{1};
+  Exchange exchange(&context, to, std::move(request));
+  context.run_for(timeout);
+  return exchange.Result(address);
+}
 
 }  // namespace
 
@@ -88,12 +101,14 @@ absl::StatusOr<HostPort> SplitAddress(absl::string_view address) {
 
 absl::StatusOr<HttpReply> HttpGet(const std::string& address, absl::string_view path,
                                   base::Duration timeout) {
-  const absl::StatusOr<HostPort> to = SplitAddress(address);
-  if (!to.ok()) return to.status();
-  asio::io_context context{1};
-  Exchange exchange(&context, *to, path);
-  context.run_for(timeout);
-  return exchange.Result(address);
+  return Run(address, {http::verb::get, std::string(path), 11}, timeout);
+}
+
+absl::StatusOr<HttpReply> HttpPostJson(const std::string& address, absl::string_view path,
+                                       std::string json, base::Duration timeout) {
+  Exchange::Request request(http::verb::post, std::string(path), 11, std::move(json));
+  request.set(http::field::content_type, "application/json");
+  return Run(address, std::move(request), timeout);
 }
 
 }  // namespace triptych::services

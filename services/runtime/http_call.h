@@ -1,6 +1,7 @@
 #pragma once
 
-// One blocking HTTP/1.1 GET to a process of ours. No TLS, no redirects. Thread-safe.
+// One blocking HTTP/1.1 exchange with a process of ours or beside us. No TLS, no redirects.
+// Thread-safe.
 
 #include <string>
 
@@ -28,5 +29,8 @@ absl::StatusOr<HostPort> SplitAddress(absl::string_view address);
 // `timeout`.
 absl::StatusOr<HttpReply> HttpGet(const std::string& address, absl::string_view path,
                                   base::Duration timeout);
+// The same with a body of JSON.
+absl::StatusOr<HttpReply> HttpPostJson(const std::string& address, absl::string_view path,
+                                       std::string json, base::Duration timeout);
 
 }  // namespace triptych::services
