@@ -77,8 +77,9 @@ absl::Status CheckSize(const ClusterView& view, const SubmitRequest& submit,
                        const ClusterConfig& config) {
   // A request that starts again takes what was sent as prompt, so a prefill worker too must hold it
   // all, but for the last token.
+  const int32_t wanted = submit.open_ended ? 1 : submit.max_tokens;
   const int64_t longest =
-      int64_t{submit.prompt_tokens} + std::max({submit.max_tokens - 1, submit.tokens_sent, 0});
+      int64_t{submit.prompt_tokens} + std::max({wanted - 1, submit.tokens_sent, 0});
   const auto tokens = static_cast<int32_t>(std::min<int64_t>(longest, INT32_MAX - 1));
   const PrefillNeed prefill{.prompt_tokens = tokens, .items = submit.items};
   for (const ItemCost& item : submit.items) {

@@ -43,6 +43,8 @@ struct SubmitRequest {
   OutputEpoch epoch;
   int32_t tokens_sent = 0;
   uint64_t age = 0;  // as admitted
+  // Its client named no length: max_tokens is a bound, and where memory ends the answer may end.
+  bool open_ended = false;
 };
 
 // The request is over at the gateway, for whatever reason: release everything it holds.

@@ -26,6 +26,7 @@ void Write(const scheduler::SubmitRequest& m, v1::SubmitRequest* p) {
   p->set_priority(m.priority);
   p->set_prompt_tokens(m.prompt_tokens);
   p->set_max_tokens(m.max_tokens);
+  p->set_open_ended(m.open_ended);
   for (const scheduler::ItemCost& item : m.items) {
     v1::ItemCost* entry = p->add_items();
     entry->set_media_bytes(item.media_bytes);
@@ -56,6 +57,7 @@ absl::StatusOr<scheduler::SubmitRequest> Read(const v1::SubmitRequest& p) {
   m.priority = p.priority();
   m.prompt_tokens = p.prompt_tokens();
   m.max_tokens = p.max_tokens();
+  m.open_ended = p.open_ended();
   for (const v1::ItemCost& item : p.items()) {
     if (item.num_tokens() <= 0 || item.patches() <= 0 || item.pixels() < 0 ||
         item.media_bytes() < 0) {

@@ -108,6 +108,16 @@ TEST_CASE("Sampling: each number and list of a request is seen in its answer",
   CHECK(Distinct(fresh.tokens) > 2 * Distinct(repeating.tokens));
 }
 
+TEST_CASE("Sampling: an answer whose length nobody named ends where memory ends",
+          "[integration][serial]") {
+  // 30 blocks of 16 tokens.
+  Cluster cluster("encode=1,prefill=1,decode=1", {"--worker-flags=--kv-blocks=30"});
+  Asker asker(cluster);
+  const Reply reply = asker.With([](auto* r) { r->set_ignore_eos(true); });
+  CHECK(reply.finish == v1::FINISH_LENGTH);
+  CHECK(reply.usage.prompt_tokens() + reply.usage.output_tokens() == 30 * 16 + 1);
+}
+
 TEST_CASE("Sampling: a killed decode worker changes no draw, whatever counts the answer's tokens",
           "[integration][serial]") {
   Cluster cluster("encode=1,prefill=1,decode=2");

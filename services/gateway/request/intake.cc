@@ -287,6 +287,7 @@ absl::Status Intake::SetEnd(ChatRequest* request, ParsedRequest* parsed) const {
   const auto cut = [&](int64_t wanted) { return static_cast<int32_t>(std::min(longest, wanted)); };
   scheduler::PulledInput& input = parsed->input;
   parsed->submit.prompt_tokens = static_cast<int32_t>(prompt);
+  parsed->submit.open_ended = !request->max_tokens.has_value();
   parsed->submit.max_tokens = input.max_tokens = cut(request->max_tokens.value_or(longest));
   input.min_tokens = std::min(cut(request->min_tokens), input.max_tokens);
   for (const int64_t id : request->stop_token_ids) {

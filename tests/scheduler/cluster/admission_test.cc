@@ -232,6 +232,11 @@ TEST_CASE("ClusterScheduler: an answer that could outgrow every prefill worker i
   ++submit.max_tokens;
   cluster.Submit(submit);
   CHECK(cluster.Failure(2) == absl::StatusCode::kInvalidArgument);
+  // Without a length that its client named it ends where memory does.
+  submit.request.number = 3;
+  submit.open_ended = true;
+  cluster.Submit(submit);
+  CHECK(cluster.Failure(3) == absl::StatusCode::kOk);
 }
 
 TEST_CASE("ClusterScheduler: prompts encode their own items while an older one waits for slots",

@@ -74,7 +74,7 @@ TRIPTYCH_FIELDS(TaskFailed, a, b, c, d, e)
 TRIPTYCH_FIELDS(ConsumerUnreachable, a, b, c)
 
 TRIPTYCH_FIELDS(ItemCost, a, b, c, d, e)
-TRIPTYCH_FIELDS(SubmitRequest, a, b, c, d, e, f, g, h, i, j, k)
+TRIPTYCH_FIELDS(SubmitRequest, a, b, c, d, e, f, g, h, i, j, k, l)
 TRIPTYCH_FIELDS(RequestEnded, a)
 TRIPTYCH_FIELDS(GatewayHello, a, b, c, d, e, f, g, h, i)
 TRIPTYCH_FIELDS(GatewayReport, a)

@@ -393,6 +393,8 @@ TEST_CASE("Intake: an answer is cut to what the context leaves, or the server's 
   REQUIRE(cut.ok());
   CHECK((*cut)->input.max_tokens == 7);
   CHECK((*cut)->input.min_tokens == 7);
+  CHECK_FALSE((*cut)->submit.open_ended);
+  CHECK((*TakeJson(Body("")))->submit.open_ended);
 }
 
 TEST_CASE("Intake: what ends an answer is the client's choice", "[gateway][request]") {
