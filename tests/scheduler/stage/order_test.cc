@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <utility>
 
 #include "scheduler/stage/token_outbox.h"
 #include "tests/scheduler/stage/walk.h"
@@ -51,14 +52,20 @@ struct Ranked : StageFixture {
 
 TEST_CASE("StageScheduler: with more sequences than rows, each gets its turn",
           "[scheduler][stage][order]") {
+  const auto [rows, sequences] = GENERATE(std::pair(2, 5), std::pair(8, 32));
+  CAPTURE(rows, sequences);
   Ranked fixture;
-  fixture.config.max_batch = 2;
-  fixture.config.profile.max_sequences = 32;
-  fixture.config.profile.kv_blocks = 256;
+  fixture.config.max_batch = rows;
+  fixture.config.step_tokens = 1024;
+  fixture.config.profile.max_sequences = 2 * sequences;
+  fixture.config.profile.kv_blocks = 32 * sequences;
   fixture.worker = &fixture.AddWorker("prefill+decode");
-  for (uint64_t i = 1; i <= 5; ++i) fixture.Place(i, {0, i}, 4, 100);
+  for (int i = 1; i <= sequences; ++i) {
+    const auto number = static_cast<uint64_t>(i);
+    fixture.Place(number, {0, number}, 4, 300);
+  }
   fixture.Deliver();
-  fixture.Steps(100);
+  fixture.Steps(250);
   size_t least = 1000, most = 0;
   for (const auto& [number, request] : fixture.requests) {
     least = std::min(least, request.tokens.size());
