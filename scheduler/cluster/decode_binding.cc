@@ -12,7 +12,7 @@ Amount DecodeAmount(const WorkerView& worker, const DecodeNeed& need) {
 int32_t GrowthBlocks(const WorkerView& worker, int32_t headroom_blocks) {
   const int32_t running =
       worker.ledger.tasks(Stage::kDecode) + worker.ledger.tasks(Stage::kPrefill);
-  return running == 0 ? 0 : running + 1 + headroom_blocks;
+  return running == 0 ? 0 : running + headroom_blocks;
 }
 
 Choice ChooseDecodeWorker(const ClusterView& view, const DecodeNeed& need, base::TimePoint now) {

@@ -145,7 +145,7 @@ TEST_CASE("ChooseDecodeWorker: a table", "[scheduler][cluster][policy]") {
       {"the prefill worker itself moves nothing", {{.cost = 5}, {.cost = 1}}, 1, 1},
       {"and needs no room", {{.free = {0, 0, 0}, .cost = 5}, {.cost = 1}}, 1, 1},
       {"no KV for prompt and one", {{.free = {6, 0, 16}}, {.free = {9, 0, 16}, .cost = 9}}, 9, 2},
-      {"no block left for who runs there to grow", {{.free = {8, 0, 16}, .cost = 9}}, 9, kWait},
+      {"no block left for who runs there to grow", {{.free = {7, 0, 16}, .cost = 9}}, 9, kWait},
       {"an idle one needs none", {{.free = {7, 0, 16}}}, 9, 1},
       {"no sequence", {{.free = {256, 0, 0}}}, 9, kWait},
       {"closed after a refusal", {{.closed_ms = 1}, {.cost = 1}}, 1, 2},
