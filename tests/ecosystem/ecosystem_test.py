@@ -201,13 +201,17 @@ def case_aiperf(args):
 
 
 def case_guidellm(args):
-    with cluster(args) as address, tempfile.TemporaryDirectory() as scratch:
-        tool(args, "guidellm", "benchmark", "run", "--target", f"http://{address}", "--model", MODEL,
-             "--processor", f"{args.root}/assets/{MODEL}", "--profile", "synchronous",
-             "--max-requests", "4", "--data", "prompt_tokens=16,output_tokens=24",
-             "--output-dir", scratch, "--disable-console-interactive")
-        count, total = completion_lengths(address)
-        expect(count >= 4 and total == 24 * count, f"{count} answers of {total} tokens")
+    """Texts and pictures, with its own health check; the lengths that it asks for are kept."""
+    for data in ("kind=synthetic_text,prompt_tokens=16", "kind=synthetic_image,width=112,height=112"):
+        with cluster(args) as address, tempfile.TemporaryDirectory() as scratch:
+            tool(args, "guidellm", "run", "--backend",
+                 f"kind=openai_http,target=http://{address},model={MODEL}", "--profile",
+                 "kind=synchronous", "--constraint", "kind=max_requests,count=4", "--tokenizer",
+                 f"kind=huggingface_auto,model={args.root}/assets/{MODEL}", "--data",
+                 f"{data},output_tokens=24", "--output",
+                 f"kind=json,path={scratch}/report.json", "--disable-console-interactive")
+            count, total = completion_lengths(address)
+            expect(count >= 4 and total == 24 * count, f"{count} answers of {total} tokens")
 
 
 def case_schemathesis(args):
