@@ -202,7 +202,8 @@ def case_aiperf(args):
 
 def case_guidellm(args):
     """Texts and pictures, with its own health check; the lengths that it asks for are kept."""
-    for data in ("kind=synthetic_text,prompt_tokens=16", "kind=synthetic_image,width=112,height=112"):
+    for data in ("kind=synthetic_text,prompt_tokens=16",
+                 "kind=synthetic_image,width=112,height=112"):
         with cluster(args) as address, tempfile.TemporaryDirectory() as scratch:
             tool(args, "guidellm", "run", "--backend",
                  f"kind=openai_http,target=http://{address},model={MODEL}", "--profile",
