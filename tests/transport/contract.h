@@ -3,9 +3,12 @@
 // The contract of transport.h as a suite that every back end runs. A back end provides a factory of
 // connected pairs; its test calls CheckTransportContract.
 
+#include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "transport/transport.h"
 
@@ -28,11 +31,26 @@ class TransportPair {
   virtual bool RunUntil(const std::function<bool()>& done) = 0;
   // Lets what can happen without another call happen.
   virtual void RunAWhile() = 0;
+
+  // Memory that a may send from and that b may land in, for as long as the pair lives.
+  virtual base::MemoryRef NewStaging(size_t bytes) { return NewHostMemory(bytes); }
+  virtual base::MemoryRef NewLanding(size_t bytes) { return NewHostMemory(bytes); }
+  virtual void Write(const base::MemoryRef& memory, const std::vector<uint8_t>& bytes);
+  virtual std::vector<uint8_t> Read(const base::MemoryRef& memory);
+
+ private:
+  base::MemoryRef NewHostMemory(size_t bytes) {
+    std::vector<uint8_t>& memory = memory_.emplace_back(bytes);
+    return base::HostRef(absl::MakeSpan(memory));
+  }
+  std::deque<std::vector<uint8_t>> memory_;
 };
 
 using TransportPairFactory = std::function<std::unique_ptr<TransportPair>()>;
 
+enum class Reaches { kHostMemory, kDeviceMemory };
 // To be called inside a TEST_CASE: one section a clause.
-void CheckTransportContract(const TransportPairFactory& make);
+void CheckTransportContract(const TransportPairFactory& make,
+                            Reaches reaches = Reaches::kHostMemory);
 
 }  // namespace triptych::testing
