@@ -9,12 +9,15 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "base/config.h"
 #include "services/cli/cluster_client.h"
 #include "services/cli/cluster_record.h"
 #include "services/cli/commands.h"
+#include "services/runtime/http_call.h"
 #include "services/runtime/security_options.h"
 #include "services/runtime/shutdown.h"
 
@@ -23,11 +26,19 @@ namespace {
 
 constexpr base::Duration kCallTimeout = std::chrono::seconds(2);
 constexpr base::Duration kWatchEvery = std::chrono::seconds(2);
+// Each worker is asked for its paths, one after another.
+constexpr base::Duration kMetricsTimeout = std::chrono::milliseconds(300);
+
+// How bytes from or to another worker pass.
+struct TransferPath {
+  std::string peer, direction, path;
+};
 
 // A process as the scheduler sees it, the supervisor, or both.
 struct Row {
   ProcessRecord record;
   std::optional<v1::ProcessState> seen;  // by the scheduler
+  std::vector<TransferPath> paths;
 };
 
 struct View {
@@ -36,6 +47,25 @@ struct View {
   v1::ClusterSnapshot snapshot;
   std::string note;  // why the scheduler's view is missing; empty: it is there
 };
+
+// The paths in use, out of a worker's metrics; none when it does not answer.
+std::vector<TransferPath> PathsOf(const std::string& admin) {
+  std::vector<TransferPath> paths;
+  const absl::StatusOr<HttpReply> reply = HttpGet(admin, "/metrics", kMetricsTimeout);
+  if (!reply.ok() || reply->status != 200) return paths;
+  const auto label = [](absl::string_view line, absl::string_view name) {
+    const std::string start = absl::StrCat(name, "=\"");
+    const size_t begin = line.find(start);
+    if (begin == absl::string_view::npos) return std::string();
+    line.remove_prefix(begin + start.size());
+    return std::string(line.substr(0, line.find('"')));
+  };
+  for (const absl::string_view line : absl::StrSplit(reply->body, '\n')) {
+    if (!absl::StartsWith(line, "triptych_transfer_path{") || !absl::EndsWith(line, " 1")) continue;
+    paths.push_back({label(line, "peer"), label(line, "direction"), label(line, "path")});
+  }
+  return paths;
+}
 
 void Merge(const v1::ProcessState& seen, std::vector<Row>* rows) {
   const auto same = [&seen](const Row& row) { return row.record.name == seen.name(); };
@@ -89,6 +119,10 @@ absl::StatusOr<View> Look(const std::string& server, const SecurityOptions& give
   } else {
     view.note = absl::StrCat("the scheduler does not answer: ", snapshot.status().message());
   }
+  for (Row& row : view.rows) {
+    const bool worker = row.record.roles != "scheduler" && row.record.roles != "gateway";
+    if (worker && row.seen.has_value()) row.paths = PathsOf(row.record.admin);
+  }
   return view;
 }
 
@@ -105,6 +139,10 @@ std::string ViewJson(const View& view) {
       process["kv_blocks"] = row.seen->kv_blocks();
       process["free_embedding_slots"] = row.seen->free_embedding_slots();
       process["embedding_slots"] = row.seen->embedding_slots();
+    }
+    for (const TransferPath& path : row.paths) {
+      process["paths"].push_back(
+          {{"peer", path.peer}, {"direction", path.direction}, {"path", path.path}});
     }
     processes.push_back(std::move(process));
   }
@@ -143,6 +181,12 @@ std::string ViewTable(const View& view) {
     absl::StrAppendFormat(&out, "%-24s %-22s %8d %-11s %8d %6s %13s %15s  %s\n", row.record.name,
                           row.record.roles, row.record.pid, row.record.state, row.record.restarts,
                           tasks, kv, slots, row.record.admin);
+  }
+  for (const Row& row : view.rows) {
+    for (const TransferPath& path : row.paths) {
+      if (path.direction != "in") continue;  // the other end shows it too
+      absl::StrAppend(&out, row.record.name, " takes from ", path.peer, " by ", path.path, "\n");
+    }
   }
   absl::StrAppend(&out, view.snapshot.queued_requests(), " requests queued, ",
                   view.snapshot.running_requests(), " running");

@@ -83,10 +83,13 @@ GrpcLinks::Handshakes::Wiring GrpcLinks::HandshakeWiring() {
               },
           .on_batch = [](Incarnation, v1::HandshakeClosed&) {},
           .hello =
-              [this] {
-                v1::TransferMessage hello;
-                hello.mutable_hello()->set_address(profile_.address);
-                return hello;
+              [this](Incarnation peer) {
+                v1::TransferMessage message;
+                v1::TransferHello* const hello = message.mutable_hello();
+                hello->set_address(profile_.address);
+                hello->set_name(profile_.name);
+                if (pairing_ != nullptr) *hello->mutable_paths() = pairing_->PathsFor(peer);
+                return message;
               }};
 }
 
@@ -191,10 +194,13 @@ void GrpcLinks::SendTokens(const scheduler::PeerAddress& gateway,
   stream->Enqueue(std::move(message));
 }
 
-void GrpcLinks::LearnAddress(Incarnation peer, std::string address) {
-  base::MutexLock lock(&mutex_);
-  if (addresses_.size() >= kMaxAddresses && !addresses_.contains(peer)) return;
-  addresses_[peer] = std::move(address);
+void GrpcLinks::OnHello(Incarnation peer, const v1::TransferHello& hello) {
+  {
+    base::MutexLock lock(&mutex_);
+    if (addresses_.size() >= kMaxAddresses && !addresses_.contains(peer)) return;
+    addresses_[peer] = hello.address();
+  }
+  if (pairing_ != nullptr) pairing_->OnHello(peer, hello);
 }
 
 void GrpcLinks::OnTokenReplies(const v1::TokenReplies& replies) {
@@ -220,6 +226,7 @@ void GrpcLinks::ForgetPeer(Incarnation peer) {
     base::MutexLock lock(&mutex_);
     addresses_.erase(peer);
   }
+  if (pairing_ != nullptr) pairing_->Forget(peer);
   puller_->ForgetGateway(peer);
   tokens_.Forget(peer);
   handshakes_.Forget(peer);

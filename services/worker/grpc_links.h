@@ -17,6 +17,7 @@
 #include "scheduler/plan/worker_messages.h"
 #include "services/runtime/control_client.h"
 #include "services/worker/input_puller.h"
+#include "services/worker/path_pairing.h"
 #include "services/worker/peer_streams.h"
 #include "services/worker/worker_links.h"
 #include "services/worker/worker_loop.h"
@@ -43,8 +44,11 @@ class GrpcLinks final : public WorkerLinks {
   bool connected() const;
   void SetDraining();
 
-  // A peer that opened a handshake stream to us is reached at `address`.
-  void LearnAddress(scheduler::Incarnation peer, std::string address);
+  // How bytes pass between us and a peer is settled by hellos; null: by gRPC. Before Connect.
+  void set_pairing(PathPairing* pairing) { pairing_ = pairing; }
+  // A peer that opened a handshake stream to us.
+  void OnHello(scheduler::Incarnation peer, const v1::TransferHello& hello);
+  void SayHelloAgain(scheduler::Incarnation peer) { handshakes_.SayHelloAgain(peer); }
 
   void SendToScheduler(const scheduler::WorkerToScheduler& message) override;
   void Pull(const scheduler::PullRequest& request, const scheduler::PeerAddress& gateway) override;
@@ -73,6 +77,7 @@ class GrpcLinks final : public WorkerLinks {
   base::Logger& log_;
   InputPuller* const puller_;
   WorkerLoop* loop_ = nullptr;
+  PathPairing* pairing_ = nullptr;
   std::unique_ptr<v1::Scheduler::Stub> scheduler_;
   std::unique_ptr<Control> control_;
 

@@ -27,7 +27,7 @@ class PeerStreams {
     // The stream to `peer` has ended by itself. May be empty.
     std::function<void(const scheduler::PeerAddress& peer)> on_lost;
     // The first message of each stream. May be empty.
-    std::function<typename Stream::Message()> hello;
+    std::function<typename Stream::Message(scheduler::Incarnation peer)> hello;
   };
 
   PeerStreams(scheduler::Incarnation self, Wiring wiring)
@@ -42,8 +42,15 @@ class PeerStreams {
     if (entry.stream != nullptr) return entry.stream;
     entry = {++last_number_, Open(peer, last_number_)};
     ++open_;
-    if (wiring_.hello) entry.stream->Send(wiring_.hello());
+    if (wiring_.hello) entry.stream->Send(wiring_.hello(peer.incarnation));
     return entry.stream;
+  }
+
+  // Says hello once more on a stream that is open; on one that is not, it comes first.
+  void SayHelloAgain(scheduler::Incarnation peer) {
+    base::MutexLock lock(&mutex_);
+    const auto it = streams_.find(peer);
+    if (it != streams_.end()) it->second.stream->Send(wiring_.hello(peer));
   }
 
   // What was enqueued since the last may leave together.

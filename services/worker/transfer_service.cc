@@ -1,6 +1,5 @@
 #include "services/worker/transfer_service.h"
 
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -44,10 +43,10 @@ absl::Status TransferService::Take(const v1::TransferMessageBatch& batch) {
   }
   const scheduler::Incarnation peer(batch.envelope().sender_incarnation());
   std::vector<scheduler::TransferMessage> messages;
-  std::string address;
+  const v1::TransferHello* hello = nullptr;
   for (const v1::TransferMessage& message : batch.messages()) {
     if (message.has_hello()) {
-      address = message.hello().address();
+      hello = &message.hello();
       continue;
     }
     absl::StatusOr<scheduler::TransferMessage> plain = FromProto(message);
@@ -55,7 +54,7 @@ absl::Status TransferService::Take(const v1::TransferMessageBatch& batch) {
     messages.push_back(*std::move(plain));
   }
   // Only now: a batch that is refused changes nothing.
-  if (!address.empty()) links_->LearnAddress(peer, std::move(address));
+  if (hello != nullptr && !hello->address().empty()) links_->OnHello(peer, *hello);
   if (!messages.empty()) loop_->PostTransfer(peer, std::move(messages));
   return absl::OkStatus();
 }

@@ -119,6 +119,7 @@ absl::StatusOr<std::unique_ptr<engine::Executor>> MakeGpu(
   gpu.max_step_tokens = static_cast<int32_t>(options.step_tokens);
   gpu.max_patches = options.encode_patches_a_step();
   gpu.threads = ThreadsOf(options);
+  if (options.transfers_on_device()) gpu.transfer_memory = engine::TransferMemory::kDevice;
   ASSIGN_OR_RETURN(gpu.decode_choices, ReadChoices(options.tuning_dir));
   return engine::MakeGpuExecutor(gpu, config, weights, std::move(events), EndProcess);
 #else

@@ -56,6 +56,11 @@ void WorkerOptions::DeclareProcess(base::FlagSet* flags) {
   flags->AddString(&tuning_dir, {.name = "tuning-dir",
                                  .doc = "cuda: directory of decode choices (kernels/choices); "
                                         "empty: by rule"});
+  flags->AddChoice(&transfer_path,
+                   {.name = "transfer-path",
+                    .doc = "how embeddings and KV pass between workers; auto: cuda_ipc between "
+                           "GPU workers of one host and user, else grpc; cuda_ipc: no other",
+                    .choices = {"auto", "cuda_ipc", "grpc"}});
   flags->AddString(&cost, {.name = "cost", .doc = "modelled: file of the cost model"});
   flags->AddDuration(&drain_timeout, {.name = "drain-timeout",
                                       .doc = "how long a stop waits for running tasks",
@@ -129,6 +134,9 @@ absl::Status WorkerOptions::FillForDevice() {
   if (!cuda && device != "cpu" && device != "modelled") {
     return absl::InvalidArgumentError(
         absl::StrCat("--device: want cpu, cuda:N or modelled, not ", device));
+  }
+  if (!cuda && transfer_path == "cuda_ipc") {
+    return absl::InvalidArgumentError("--transfer-path=cuda_ipc: wants --device=cuda:N");
   }
   if (kv_blocks == 0 && !cuda) kv_blocks = 4096;
   if (kv_blocks > 0 && kv_blocks < 8) {

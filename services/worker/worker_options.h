@@ -13,7 +13,7 @@ namespace triptych::services {
 
 struct WorkerOptions {
   std::string name, roles, scheduler, listen, advertise, admin, model, device, cost, log_level,
-      load_format, tuning_dir;
+      load_format, tuning_dir, transfer_path;
   double gpu_memory_utilization = 0;
   std::string as_given;  // the flags, for the log
   int64_t kv_blocks = 0, embedding_slots = 0;
@@ -31,6 +31,8 @@ struct WorkerOptions {
   // Of --device=cuda:N; -1 for another device.
   int cuda_device() const;
   int64_t encode_patches_a_step() const;
+  // Whether pieces are staged and land on the device.
+  bool transfers_on_device() const { return cuda_device() >= 0 && transfer_path != "grpc"; }
 
  private:
   void DeclareProcess(base::FlagSet* flags);

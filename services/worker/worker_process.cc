@@ -29,6 +29,7 @@
 #include "services/worker/transfer_service.h"
 #include "services/worker/worker_device.h"
 #include "services/worker/worker_options.h"
+#include "services/worker/worker_transports.h"
 
 namespace triptych::services {
 namespace {
@@ -106,7 +107,7 @@ class Worker {
   std::unique_ptr<MediaPreparer> preparer_;
   std::unique_ptr<InputPuller> puller_;
   std::unique_ptr<GrpcLinks> links_;
-  std::unique_ptr<transport::GrpcTransport> transport_;
+  std::unique_ptr<WorkerTransports> transports_;
   std::unique_ptr<engine::Executor> executor_;
   std::unique_ptr<WorkerLoop> loop_;
   std::unique_ptr<TransferService> service_;
@@ -122,7 +123,7 @@ Worker::~Worker() {
   if (loop_ != nullptr) loop_->Stop();
   puller_.reset();
   preparer_.reset();
-  transport_.reset();
+  transports_.reset();
   links_.reset();
   executor_.reset();
   loop_.reset();
@@ -169,12 +170,18 @@ absl::Status Worker::Open() {
                              ItemMedia media) { Prepare(task, std::move(media)); },
           .on_drop = [this](scheduler::TaskId task) { preparer_->Drop(task); }});
   links_ = std::make_unique<GrpcLinks>(profile_, security_, clock_, log_, puller_.get());
-  transport_ = std::make_unique<transport::GrpcTransport>(profile_.incarnation, security_);
+  ASSIGN_OR_RETURN(transports_, WorkerTransports::Open(options_, profile_.incarnation, security_,
+                                                       executor_->transfer_regions(),
+                                                       {clock_, log_, registry_}));
+  if (PathPairing* const pairing = transports_->pairing()) {
+    pairing->set_tell([this](scheduler::Incarnation peer) { links_->SayHelloAgain(peer); });
+    links_->set_pairing(pairing);
+  }
   loop_ = std::make_unique<WorkerLoop>(
       StageConfigOf(options_, model_, *executor_, profile_),
-      WorkerLoopParts{clock_, log_, *executor_, *transport_, *links_, *metrics_});
-  service_ = std::make_unique<TransferService>(profile_.incarnation, transport_.get(), links_.get(),
-                                               loop_.get());
+      WorkerLoopParts{clock_, log_, *executor_, transports_->transport(), *links_, *metrics_});
+  service_ = std::make_unique<TransferService>(profile_.incarnation, &transports_->grpc(),
+                                               links_.get(), loop_.get());
   ASSIGN_OR_RETURN(server_, RpcServer::Start(options_.listen, base::RpcAudience::kInternal,
                                              security_.Server(CallersOfMethod), {service_.get()}));
   probe_.Start({{server_->address(), security_.ChannelTo(base::Role::kWorker)}});
