@@ -23,6 +23,25 @@ absl::Status Unavailable(cudaError_t error, const char* what) {
   return absl::UnavailableError(absl::StrCat("cuda_ipc: ", what, ": ", cudaGetErrorString(error)));
 }
 
+// Bytes of the allocation that begins at `data`; -1 when the driver does not say.
+int64_t AllocationBytes(const void* data) {
+  using GetAddressRange = int (*)(uintptr_t * begin, size_t * bytes, uintptr_t at);
+  void* entry = nullptr;
+  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+  constexpr unsigned kVersion = 12000;
+  if (cudaGetDriverEntryPointByVersion("cuMemGetAddressRange", &entry, kVersion, cudaEnableDefault,
+                                       &found) != cudaSuccess ||
+      found != cudaDriverEntryPointSuccess || entry == nullptr) {
+    cudaGetLastError();
+    return -1;
+  }
+  uintptr_t begin = 0;
+  size_t bytes = 0;
+  const auto at = reinterpret_cast<uintptr_t>(data);
+  if (reinterpret_cast<GetAddressRange>(entry)(&begin, &bytes, at) != 0) return -1;
+  return static_cast<int64_t>(begin + bytes - at);
+}
+
 absl::Status WaitFor(const base::CudaEvent& event) {
   for (int i = 0; i < kSpins; ++i) {
     const cudaError_t error = cudaEventQuery(static_cast<cudaEvent_t>(event.get()));
@@ -74,8 +93,14 @@ absl::StatusOr<std::unique_ptr<MappedRegion>> CudaCopier::Map(const std::string&
   void* data = nullptr;
   RETURN_IF_ERROR(
       Unavailable(cudaIpcOpenMemHandle(&data, named, cudaIpcMemLazyEnablePeerAccess), "map"));
-  return std::make_unique<Mapped>(this,
-                                  base::MemoryRef{data, bytes, base::MemorySpace::kCuda, device_});
+  auto mapped = std::make_unique<Mapped>(
+      this, base::MemoryRef{data, bytes, base::MemorySpace::kCuda, device_});
+  const int64_t there = AllocationBytes(data);
+  if (there >= 0 && there < bytes) {
+    return absl::UnavailableError(
+        absl::StrCat("cuda_ipc: a region of ", there, " bytes is said to have ", bytes));
+  }
+  return mapped;
 }
 
 void CudaCopier::Copy(const base::MemoryRef& to, const base::MemoryRef& from, OnDone on_done) {

@@ -27,7 +27,8 @@ class CudaCopier final : public PeerCopier {
 
   // `region` begins an allocation. UNAVAILABLE: the system gives no handles.
   absl::StatusOr<std::string> Export(const base::MemoryRef& region) override;
-  // UNAVAILABLE: not a handle, another host's, or of a device that cannot be reached.
+  // UNAVAILABLE: not a handle, another host's, of a device that cannot be reached, or of less
+  // memory than `bytes`.
   absl::StatusOr<std::unique_ptr<MappedRegion>> Map(const std::string& handle,
                                                     int64_t bytes) override;
   void Copy(const base::MemoryRef& to, const base::MemoryRef& from, OnDone on_done) override;
