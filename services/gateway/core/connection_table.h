@@ -102,7 +102,7 @@ class ConnectionTable {
   }
   Place Forgotten(const std::string& address) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const auto count = by_address_.find(address);
-    if (count->second == 0) by_address_.erase(count);
+    if (count != by_address_.end() && count->second == 0) by_address_.erase(count);
     return nullptr;
   }
 
