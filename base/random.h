@@ -1,8 +1,9 @@
 #pragma once
 
-// The two sources of random bits. RandomBits64 asks the kernel: incarnations of processes, nothing
-// else. SeededRandom is for tests, simulation and load generators: the same seed gives the same
-// numbers on every machine (the standard library's distributions do not promise that).
+// The two sources of random bits. RandomBits64 asks the kernel: incarnations of processes, names
+// and keys that nobody may guess. SeededRandom is for tests, simulation and load generators: the
+// same seed gives the same numbers on every machine (the standard library's distributions do not
+// promise that).
 
 #include <sys/random.h>
 

@@ -7,6 +7,7 @@
 #include "scheduler/cluster/decode_binding.h"
 #include "scheduler/cluster/encode_spreading.h"
 #include "scheduler/cluster/placement.h"
+#include "scheduler/plan/task_pass.h"
 
 namespace triptych::scheduler {
 namespace {
@@ -48,6 +49,15 @@ PlacedTask ClusterScheduler::Assign(const Request& request, Stage stage, int32_t
   tasks_[placed.task] = {request.submit.request, stage,    item,
                          placed.worker,          sequence, placed.epoch};
   return placed;
+}
+
+uint64_t ClusterScheduler::PassFor(RequestId request, Stage stage, const PlacedTask& task) const {
+  return PassOf(gateways_.at(request.gateway).hello.pass_key,
+                {.request = request,
+                 .task = task.task,
+                 .worker = task.worker,
+                 .stage = stage,
+                 .epoch = stage == Stage::kEncode ? OutputEpoch() : task.epoch});
 }
 
 void ClusterScheduler::Place(base::TimePoint now) {
@@ -133,7 +143,8 @@ void ClusterScheduler::PlacePrefill(Pool* pool, Request* request, Worker* worker
                        .epoch = request->epoch,
                        .prompt_tokens = need.prompt_tokens,
                        .priority = request->rank.priority,
-                       .age = request->rank.age};
+                       .age = request->rank.age,
+                       .pass = PassFor(submit.request, Stage::kPrefill, state.prefill)};
   for (const ItemCost& item : submit.items) assign.item_tokens.push_back(item.num_tokens);
   Send(worker, std::move(assign));
   request->state = std::move(state);
@@ -230,7 +241,8 @@ void ClusterScheduler::AssignItem(Request* request, int32_t item, Worker* encode
                              .consumer = state.prefill.task,
                              .consumer_worker = consumer->address(),
                              .priority = request->rank.priority,
-                             .age = request->rank.age});
+                             .age = request->rank.age,
+                             .pass = PassFor(submit.request, Stage::kEncode, encode)});
   Send(consumer, Rebind{state.prefill.task, {item, encode.task}});
   state.items[item].encode = std::move(encode);
   state.items[item].told = consumer->sequence;
@@ -295,7 +307,8 @@ void ClusterScheduler::BindDecode(Request* request, Worker* worker, const Amount
                             .producer = state.prefill.task,
                             .producer_worker = producer->address(),
                             .priority = request->rank.priority,
-                            .age = request->rank.age});
+                            .age = request->rank.age,
+                            .pass = PassFor(id, Stage::kDecode, state.decode)});
   Send(producer, BindConsumer{state.prefill.task, state.decode.task, worker->address()});
   state.told = producer->sequence;
   request->state = std::move(state);

@@ -155,6 +155,8 @@ class ClusterScheduler {
   void BindDecode(Request* request, Worker* worker, const Amount& need);
   PlacedTask Assign(const Request& request, Stage stage, int32_t item, Worker* worker,
                     const Amount& need);
+  // What the worker shows to the gateway of the request.
+  uint64_t PassFor(RequestId request, Stage stage, const PlacedTask& task) const;
   void Send(Worker* worker, SchedulerToWorker message);
   void SendRelease(Worker* worker, TaskId task);
 

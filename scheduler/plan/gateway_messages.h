@@ -62,6 +62,7 @@ struct GatewayHello {
   bool draining = false;
   std::vector<Incarnation> known_peers;  // the last Membership that it heard
   std::vector<SubmitRequest> live;
+  PassKey pass_key;  // for the passes of this gateway's tasks; its own for life
 };
 
 // Ten times a second, so that a silent gateway is noticed.
@@ -124,6 +125,7 @@ struct PullRequest {
   Stage stage = Stage::kPrefill;
   OutputEpoch epoch;
   int32_t item = -1;  // encode: which media to send
+  uint64_t pass = 0;  // of the task, see task_pass.h
 };
 
 // What the pull returns beside media bytes (those stay outside of the machines).
@@ -149,6 +151,7 @@ struct TokenBatch {
   Finish finish = Finish::kNone;  // of the last token
   // The request ends with this error instead (numerical_error); tokens are then empty.
   absl::Status error;
+  uint64_t pass = 0;  // of the task, see task_pass.h
 };
 
 // The gateway's answer, cumulative.

@@ -55,6 +55,11 @@ struct TaskId {
   }
 };
 
+// Between a gateway and its schedulers, see task_pass.h. A secret: never logged.
+struct PassKey {
+  uint64_t a = 0, b = 0;
+};
+
 // "gateway-number" in hexadecimal and decimal, for log lines.
 std::string ToString(const RequestId& id);
 std::string ToString(const TaskId& id);

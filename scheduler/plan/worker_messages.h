@@ -55,6 +55,7 @@ struct AssignEncode {
   PeerAddress consumer_worker;  // may be this worker: then the hand-over is in memory
   int32_t priority = 0;         // with `age` and the request its rank, see plan/rank.h
   uint64_t age = 0;
+  uint64_t pass = 0;  // to show to the gateway, see plan/task_pass.h
   Rank rank() const { return {priority, age, request}; }
 };
 
@@ -76,6 +77,7 @@ struct AssignPrefill {
   std::vector<InputProducer> inputs;  // may be filled later by Rebind
   int32_t priority = 0;               // with `age` and the request its rank, see plan/rank.h
   uint64_t age = 0;
+  uint64_t pass = 0;  // to show to the gateway, see plan/task_pass.h
   Rank rank() const { return {priority, age, request}; }
 };
 
@@ -91,6 +93,7 @@ struct AssignDecode {
   PeerAddress producer_worker;
   int32_t priority = 0;  // with `age` and the request its rank, see plan/rank.h
   uint64_t age = 0;
+  uint64_t pass = 0;  // to show to the gateway, see plan/task_pass.h
   Rank rank() const { return {priority, age, request}; }
 };
 

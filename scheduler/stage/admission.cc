@@ -36,7 +36,8 @@ void AcceptAndPull(StageState& state, const Assign& assign, Stage stage, OutputE
                    .task = assign.task,
                    .stage = stage,
                    .epoch = epoch,
-                   .item = item},
+                   .item = item,
+                   .pass = assign.pass},
                   assign.gateway});
 }
 

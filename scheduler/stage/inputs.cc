@@ -35,6 +35,11 @@ absl::Status CheckTokens(const StageState& state, absl::Span<const int32_t> ids)
   return absl::OkStatus();
 }
 
+template <typename Assign>
+TokenProducer ProducerOf(const Assign& assign) {
+  return {assign.request, assign.task, assign.epoch, assign.pass};
+}
+
 absl::Status CheckItems(const PrefillTask& task, const PromptLayout& layout) {
   if (layout.items.size() != task.items.size()) {
     return absl::InternalError(absl::StrCat("prompt has ", layout.items.size(),
@@ -65,8 +70,7 @@ absl::Status StartPrefill(StageState& state, PrefillTask& task, PulledInput inpu
     return absl::InternalError(
         absl::StrCat("pulled ", total, " tokens, the assignment has ", task.assign.prompt_tokens));
   }
-  task.outbox.emplace(task.assign.request, task.assign.task, task.assign.epoch, task.assign.gateway,
-                      prefix);
+  task.outbox.emplace(ProducerOf(task.assign), task.assign.gateway, prefix);
   // More tokens may have been sent than the scheduler knew of. The failure tells it.
   if (!waiting->blocks.Reserve(total)) return absl::AbortedError("no room for the sent tokens");
   SequenceLimits limits = LimitsOf(state, input, prefix + 1);
@@ -167,8 +171,7 @@ void StartDecode(StageState& state, DecodeTask& task) {
   limits.max_position = static_cast<int32_t>(std::min<int64_t>(
       limits.max_position,
       int64_t{state.config.profile.kv_blocks} * state.config.profile.kv_block_tokens));
-  task.outbox.emplace(task.assign.request, task.assign.task, task.assign.epoch, task.assign.gateway,
-                      prefix);
+  task.outbox.emplace(ProducerOf(task.assign), task.assign.gateway, prefix);
   if (prefix == first.index) {
     // Prefill has streamed it too; whichever comes first counts.
     answer.push_back(first.token.token);

@@ -5,14 +5,8 @@
 
 namespace triptych::scheduler {
 
-TokenOutbox::TokenOutbox(RequestId request, TaskId task, OutputEpoch epoch, PeerAddress gateway,
-                         int32_t start_index)
-    : request_(request),
-      task_(task),
-      epoch_(epoch),
-      gateway_(std::move(gateway)),
-      begin_(start_index),
-      sent_(start_index) {}
+TokenOutbox::TokenOutbox(TokenProducer producer, PeerAddress gateway, int32_t start_index)
+    : producer_(producer), gateway_(std::move(gateway)), begin_(start_index), sent_(start_index) {}
 
 void TokenOutbox::Push(SampledToken token) { tokens_.push_back(std::move(token)); }
 
@@ -24,7 +18,11 @@ std::optional<TokenBatch> TokenOutbox::TakeUnsent() {
   const bool tokens_unsent = sent_ < end_index();
   const bool error_unsent = !error_.ok() && error_state_ == ErrorState::kUnsent;
   if (!tokens_unsent && !error_unsent) return std::nullopt;
-  TokenBatch batch{.request = request_, .task = task_, .epoch = epoch_, .start_index = sent_};
+  TokenBatch batch{.request = producer_.request,
+                   .task = producer_.task,
+                   .epoch = producer_.epoch,
+                   .start_index = sent_,
+                   .pass = producer_.pass};
   if (tokens_unsent) {
     batch.tokens.assign(tokens_.begin() + (sent_ - begin_), tokens_.end());
     batch.finish = finish_;
@@ -42,7 +40,8 @@ void TokenOutbox::Rewind() {
 }
 
 TokenOutbox::Outcome TokenOutbox::OnReply(const TokenReply& reply) {
-  if (reply.request != request_ || reply.task != task_ || reply.epoch != epoch_) {
+  if (reply.request != producer_.request || reply.task != producer_.task ||
+      reply.epoch != producer_.epoch) {
     return Outcome::kNothing;
   }
   if (reply.kind == TokenReply::Kind::kGone) return Outcome::kGone;

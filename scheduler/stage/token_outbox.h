@@ -11,12 +11,19 @@
 
 namespace triptych::scheduler {
 
+// The task that makes the tokens, as its gateway knows it.
+struct TokenProducer {
+  RequestId request;
+  TaskId task;
+  OutputEpoch epoch;
+  uint64_t pass = 0;
+};
+
 class TokenOutbox {
  public:
   TokenOutbox() = default;
   // `start_index` is the answer index of the first token that will be pushed.
-  TokenOutbox(RequestId request, TaskId task, OutputEpoch epoch, PeerAddress gateway,
-              int32_t start_index);
+  TokenOutbox(TokenProducer producer, PeerAddress gateway, int32_t start_index);
 
   const PeerAddress& gateway() const { return gateway_; }
   // The next token of the answer.
@@ -47,9 +54,7 @@ class TokenOutbox {
  private:
   int32_t end_index() const { return begin_ + static_cast<int32_t>(tokens_.size()); }
 
-  RequestId request_;
-  TaskId task_;
-  OutputEpoch epoch_;
+  TokenProducer producer_;
   PeerAddress gateway_;
   std::deque<SampledToken> tokens_;  // [begin_, end_index())
   int32_t begin_ = 0;

@@ -176,6 +176,8 @@ v1::GatewayHello ToProto(const scheduler::GatewayHello& hello) {
   out.set_draining(hello.draining);
   for (scheduler::Incarnation peer : hello.known_peers) out.add_known_peers(peer.value());
   for (const auto& request : hello.live) Write(request, out.add_live());
+  out.mutable_pass_key()->set_a(hello.pass_key.a);
+  out.mutable_pass_key()->set_b(hello.pass_key.b);
   return out;
 }
 
@@ -185,6 +187,7 @@ v1::PullRequest ToProto(const scheduler::PullRequest& pull) {
   *out.mutable_task() = ToProto(pull.task);
   out.set_stage(static_cast<v1::Stage>(pull.stage));
   out.set_epoch(pull.epoch.value());
+  out.set_pass(pull.pass);
   out.set_item(pull.item);
   return out;
 }
@@ -208,6 +211,7 @@ v1::TokenBatch ToProto(const scheduler::TokenBatch& batch) {
   *out.mutable_request() = ToProto(batch.request);
   *out.mutable_task() = ToProto(batch.task);
   out.set_epoch(batch.epoch.value());
+  out.set_pass(batch.pass);
   out.set_start_index(batch.start_index);
   for (const auto& token : batch.tokens) *out.add_tokens() = ToProto(token);
   out.set_finish(static_cast<v1::Finish>(batch.finish));
@@ -289,6 +293,7 @@ absl::StatusOr<scheduler::GatewayHello> FromProto(const v1::GatewayHello& hello,
     ASSIGN_OR_RETURN(scheduler::SubmitRequest submit, Read(live));
     out.live.push_back(std::move(submit));
   }
+  out.pass_key = {hello.pass_key().a(), hello.pass_key().b()};
   return out;
 }
 
@@ -298,6 +303,7 @@ absl::StatusOr<scheduler::PullRequest> FromProto(const v1::PullRequest& pull) {
   out.request = FromProto(pull.request());
   out.task = FromProto(pull.task());
   out.epoch = scheduler::OutputEpoch(pull.epoch());
+  out.pass = pull.pass();
   out.item = pull.item();
   return out;
 }
@@ -334,6 +340,7 @@ absl::StatusOr<scheduler::TokenBatch> FromProto(const v1::TokenBatch& batch) {
   out.request = FromProto(batch.request());
   out.task = FromProto(batch.task());
   out.epoch = scheduler::OutputEpoch(batch.epoch());
+  out.pass = batch.pass();
   out.start_index = batch.start_index();
   out.tokens.reserve(batch.tokens_size());
   for (const auto& token : batch.tokens()) out.tokens.push_back(FromProto(token));

@@ -46,6 +46,7 @@ void Write(const scheduler::AssignEncode& m, v1::SchedulerToWorker* out) {
   *p->mutable_consumer_worker() = ToProto(m.consumer_worker);
   p->set_priority(m.priority);
   p->set_age(m.age);
+  p->set_pass(m.pass);
 }
 
 void Write(const scheduler::AssignPrefill& m, v1::SchedulerToWorker* out) {
@@ -59,6 +60,7 @@ void Write(const scheduler::AssignPrefill& m, v1::SchedulerToWorker* out) {
   for (const auto& input : m.inputs) Write(input, p->add_inputs());
   p->set_priority(m.priority);
   p->set_age(m.age);
+  p->set_pass(m.pass);
 }
 
 void Write(const scheduler::AssignDecode& m, v1::SchedulerToWorker* out) {
@@ -72,6 +74,7 @@ void Write(const scheduler::AssignDecode& m, v1::SchedulerToWorker* out) {
   *p->mutable_producer_worker() = ToProto(m.producer_worker);
   p->set_priority(m.priority);
   p->set_age(m.age);
+  p->set_pass(m.pass);
 }
 
 void Write(const scheduler::BindConsumer& m, v1::SchedulerToWorker* out) {
@@ -104,6 +107,7 @@ scheduler::AssignEncode Read(const v1::AssignEncode& p) {
   m.consumer_worker = FromProto(p.consumer_worker());
   m.priority = p.priority();
   m.age = p.age();
+  m.pass = p.pass();
   return m;
 }
 
@@ -124,6 +128,7 @@ absl::StatusOr<scheduler::SchedulerToWorker> Read(const v1::AssignPrefill& p) {
   for (const auto& input : p.inputs()) m.inputs.push_back(Read(input));
   m.priority = p.priority();
   m.age = p.age();
+  m.pass = p.pass();
   return m;
 }
 
@@ -138,6 +143,7 @@ scheduler::AssignDecode Read(const v1::AssignDecode& p) {
   m.producer_worker = FromProto(p.producer_worker());
   m.priority = p.priority();
   m.age = p.age();
+  m.pass = p.pass();
   return m;
 }
 

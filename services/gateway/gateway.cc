@@ -130,8 +130,8 @@ struct Gateway::Parts {
                                     ? std::function<std::string()>([this] { return Metrics(); })
                                     : nullptr,
               .allowed_origins = absl::StrSplit(options.allowed_origins, ',', absl::SkipEmpty())},
-        tokens(&core),
-        payload(&core),
+        tokens(&core, pass_key),
+        payload(&core, pass_key),
         inference(front) {
     core.Call([this](RequestDesk& desk, base::TimePoint) {
       desk.set_on_ended([this](EndedRequest request) { Keep(std::move(request)); });
@@ -186,6 +186,7 @@ struct Gateway::Parts {
 
   const GatewayOptions options;
   const base::RpcSecurity security;
+  const scheduler::PassKey pass_key{base::RandomBits64(), base::RandomBits64()};
   const std::unique_ptr<ApiKeys> keys;
   const std::unique_ptr<base::TlsServer> http_tls, grpc_tls;
   const base::Clock& clock;
@@ -244,7 +245,8 @@ absl::Status Gateway::Parts::Listen() {
       GatewayIdentity{
           .name = options.name,
           .address = options.advertise.empty() ? internal->address() : Dialable(options.advertise),
-          .admin = admin->address()},
+          .admin = admin->address(),
+          .pass_key = pass_key},
       &core, clock, [this] { TellHealth(); });
   link_ready.store(link.get());
   // What the link heard before it could be asked.

@@ -58,7 +58,8 @@ class SchedulerLink::Impl {
                                   .address = identity_.address,
                                   .admin = identity_.admin,
                                   .pid = getpid(),
-                                  .highest_seen = highest};
+                                  .highest_seen = highest,
+                                  .pass_key = identity_.pass_key};
     core_->Call([&hello](RequestDesk& desk, base::TimePoint now) {
       hello.draining = desk.draining();
       hello.known_peers = desk.known_peers();

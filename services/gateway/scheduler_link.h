@@ -20,6 +20,7 @@ struct GatewayIdentity {
   std::string name;
   std::string address;  // of the services for workers
   std::string admin;
+  scheduler::PassKey pass_key;  // of the tasks of its requests
 };
 
 // Thread-safe. Connects, and connects again, for as long as it lives.

@@ -234,6 +234,7 @@ void InputPuller::Finish(Ended ended) {
   listener_.on_input(task, *std::move(wanted.input));
   if (!wanted.media_too()) return;
   CutMedia(&wanted);
+  wanted.media.tenant = wanted.layout.tenant();
   wanted.media.request = wanted.request.request;
   wanted.media.task = task;
   listener_.on_media(task, std::move(wanted.media));

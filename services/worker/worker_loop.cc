@@ -172,6 +172,7 @@ void WorkerLoop::OnStepResult(scheduler::StepResult result, TimePoint now) {
       scheduler::TokenBatch advisory;
       advisory.request = finished->request.request;
       advisory.task = task;
+      advisory.pass = finished->request.pass;
       parts_.links.SendTokens(finished->gateway, advisory, &finished->times);
     }
     encodes_in_flight_.erase(it);

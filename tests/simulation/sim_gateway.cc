@@ -3,11 +3,18 @@
 #include <algorithm>
 #include <utility>
 
+#include "scheduler/plan/task_pass.h"
 #include "tests/simulation/reference.h"
 
 namespace triptych::simulation {
 
 using std::chrono::milliseconds;
+
+namespace {
+
+scheduler::PassKey PassKeyOf(Incarnation gateway) { return {gateway.value(), 1}; }
+
+}  // namespace
 
 SimGateway::SimGateway(Cluster& cluster, Incarnation id)
     : ControlPeer(cluster, id), world_(cluster.world), next_report_(cluster.world.now()) {}
@@ -32,6 +39,7 @@ void SimGateway::Wake() {
 
 ToMachine SimGateway::Hello() {
   scheduler::GatewayHello hello{.name = "gateway", .incarnation = id(), .highest_seen = highest};
+  hello.pass_key = PassKeyOf(id());
   hello.address = "gateway" + std::to_string(id().value());
   hello.known_peers = delivery.known_peers();
   hello.live = delivery.Live(world_.now());
@@ -49,7 +57,16 @@ void SimGateway::Handle(const scheduler::SchedulerToGateway& message) {
   }
 }
 
-absl::StatusOr<scheduler::PulledInput> SimGateway::Pull(const scheduler::PullRequest& pull) {
+absl::StatusOr<scheduler::PulledInput> SimGateway::Pull(const scheduler::PullRequest& pull,
+                                                        Incarnation worker) {
+  const scheduler::Errand errand{.request = pull.request,
+                                 .task = pull.task,
+                                 .worker = worker,
+                                 .stage = pull.stage,
+                                 .epoch = pull.epoch};
+  if (pull.pass != scheduler::PassOf(PassKeyOf(id()), errand)) {
+    Violated(pull.request, "a worker pulls without a pass");
+  }
   auto input = delivery.OnPull(pull, world_.now());
   if (input.ok() && pull.stage != scheduler::Stage::kEncode) {
     Client& client = clients_.at(pull.request);

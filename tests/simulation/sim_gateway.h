@@ -28,7 +28,8 @@ class SimGateway final : public ControlPeer {
 
   bool IsOver(const scheduler::RequestId& request) const { return clients_.at(request).ended; }
 
-  absl::StatusOr<scheduler::PulledInput> Pull(const scheduler::PullRequest& pull);
+  absl::StatusOr<scheduler::PulledInput> Pull(const scheduler::PullRequest& pull,
+                                              Incarnation worker);
   scheduler::TokenReply Tokens(const scheduler::TokenBatch& batch);
 
   scheduler::Delivery delivery;

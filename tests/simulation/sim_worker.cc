@@ -215,7 +215,7 @@ void SimWorker::Do(const scheduler::Pull& action) {
   world_.At(world_.Delay(), gateway,
             [this, self, gateway, answer, lost_back, &world = world_, &cluster = cluster_,
              request = action.request] {
-              auto input = cluster.gateways.at(gateway)->Pull(request);
+              auto input = cluster.gateways.at(gateway)->Pull(request, self);
               if (lost_back) input = absl::UnavailableError("reset");
               if (world.IsBlocked(Stream::kPull, gateway, self)) return;
               world.At(world.Delay(), self, [answer, input] { answer(input); });

@@ -216,6 +216,7 @@ absl::StatusOr<scheduler::Item> Intake::Measure(const std::string& tenant, ChatM
   }
   cost.patches = item.grid.patches();
   cost.num_tokens = *tokens;
+  item.tenant = base::Checksum64(tenant.data(), tenant.size(), 1);
   cost.content_key = ContentKey(tenant, model_.digest(), item);
   parsed->picture_tokens += *tokens;
   parsed->submit.items.push_back(cost);

@@ -21,6 +21,7 @@ struct PayloadItem {
   scheduler::Grid grid;
   std::vector<std::string> frames;
   double fps = 0;
+  uint64_t tenant = 0;  // stands for it
 };
 
 // All media of one request, with their share of the budget.

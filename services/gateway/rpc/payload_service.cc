@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "scheduler/plan/task_pass.h"
 #include "services/convert/gateway_messages.h"
 #include "services/convert/ids.h"
 #include "services/gateway/rpc/worker_stream.h"
@@ -26,6 +27,7 @@ v1::MediaLayout LayoutOf(const PayloadItem& item) {
   v1::MediaLayout layout;
   layout.set_kind(static_cast<v1::ItemKind>(item.kind));
   layout.set_fps(item.fps);
+  layout.set_tenant(item.tenant);
   for (const std::string& frame : item.frames) layout.add_size_bytes(frame.size());
   return layout;
 }
@@ -71,7 +73,8 @@ v1::PullAnswer Answer(RequestDesk& desk, const Asked& asked, base::TimePoint now
 }
 
 // What arrived in one read goes to the core as one event.
-void OnBatch(GatewayCore* core, PullStream* stream, const v1::PullRequestBatch& batch) {
+void OnBatch(GatewayCore* core, const scheduler::PassKey& key, PullStream* stream,
+             const v1::PullRequestBatch& batch) {
   if (!MeetWorker(*core, batch.envelope(), stream)) return;
   std::vector<Asked> asked;
   asked.reserve(batch.messages_size());
@@ -80,6 +83,12 @@ void OnBatch(GatewayCore* core, PullStream* stream, const v1::PullRequestBatch& 
     if (!pull.ok() || message.media_offset() < 0) {
       return stream->Close({grpc::StatusCode::INVALID_ARGUMENT, "malformed"});
     }
+    const scheduler::Errand errand{.request = pull->request,
+                                   .task = pull->task,
+                                   .worker = scheduler::Incarnation(stream->peer()),
+                                   .stage = pull->stage,
+                                   .epoch = pull->epoch};
+    if (pull->pass != scheduler::PassOf(key, errand)) return stream->Close(NoPass());
     asked.push_back({*std::move(pull), message.media_offset()});
   }
   // Keeps the stream alive until the answers are written.
@@ -98,8 +107,8 @@ void OnBatch(GatewayCore* core, PullStream* stream, const v1::PullRequestBatch& 
 grpc::ServerBidiReactor<v1::PullRequestBatch, v1::PullAnswerBatch>* PayloadService::Pull(
     grpc::CallbackServerContext*) {
   return PullStream::Open(
-             [core = core_](PullStream* stream, v1::PullRequestBatch& batch) {
-               OnBatch(core, stream, batch);
+             [this](PullStream* stream, v1::PullRequestBatch& batch) {
+               OnBatch(core_, key_, stream, batch);
              },
              [](PullStream*) {})
       .get();

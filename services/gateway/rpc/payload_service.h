@@ -10,9 +10,11 @@ namespace triptych::services {
 // Borrows the core.
 class PayloadService final : public v1::Payload::CallbackService {
  public:
-  explicit PayloadService(GatewayCore* core) : core_(core) {}
+  // `key` is that of the passes that workers must show.
+  PayloadService(GatewayCore* core, scheduler::PassKey key) : core_(core), key_(key) {}
 
-  // Ends with NOT_FOUND when the envelope means another incarnation, INVALID_ARGUMENT when a
+  // Ends with NOT_FOUND when the envelope means another incarnation, PERMISSION_DENIED when a task
+  // was not given to this worker so, INVALID_ARGUMENT when a
   // message is malformed, RESOURCE_EXHAUSTED when the worker reads too slowly or the core is
   // overrun.
   grpc::ServerBidiReactor<v1::PullRequestBatch, v1::PullAnswerBatch>* Pull(
@@ -20,6 +22,7 @@ class PayloadService final : public v1::Payload::CallbackService {
 
  private:
   GatewayCore* const core_;
+  const scheduler::PassKey key_;
 };
 
 }  // namespace triptych::services

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "scheduler/plan/task_pass.h"
 #include "services/convert/gateway_messages.h"
 #include "services/gateway/rpc/worker_stream.h"
 #include "services/runtime/server_stream.h"
@@ -28,14 +29,31 @@ StageTimes TimesOf(const v1::StageTimes& times) {
           .kv_bytes = times.kv_bytes()};
 }
 
+// Tokens and errors are heard of prefill and decode; an encoder tells its times alone.
+bool MaySay(const scheduler::PassKey& key, scheduler::Incarnation worker,
+            const scheduler::TokenBatch& batch) {
+  scheduler::Errand errand{
+      .request = batch.request, .task = batch.task, .worker = worker, .epoch = batch.epoch};
+  for (const auto stage : {scheduler::Stage::kDecode, scheduler::Stage::kPrefill}) {
+    errand.stage = stage;
+    if (batch.pass == scheduler::PassOf(key, errand)) return true;
+  }
+  errand.stage = scheduler::Stage::kEncode;
+  return batch.tokens.empty() && batch.error.ok() && batch.pass == scheduler::PassOf(key, errand);
+}
+
 // What arrived in one read goes to the core as one event.
-void OnBatch(GatewayCore* core, TokenStream* stream, const v1::TokenBatches& batches) {
+void OnBatch(GatewayCore* core, const scheduler::PassKey& key, TokenStream* stream,
+             const v1::TokenBatches& batches) {
   if (!MeetWorker(*core, batches.envelope(), stream)) return;
   std::vector<Arrival> arrivals;
   arrivals.reserve(batches.messages_size());
   for (const v1::TokenBatch& message : batches.messages()) {
     absl::StatusOr<scheduler::TokenBatch> batch = FromProto(message);
     if (!batch.ok()) return stream->Close({grpc::StatusCode::INVALID_ARGUMENT, "malformed"});
+    if (!MaySay(key, scheduler::Incarnation(stream->peer()), *batch)) {
+      return stream->Close(NoPass());
+    }
     arrivals.push_back({*std::move(batch), TimesOf(message.times())});
   }
   // Keeps the stream alive until the replies are written.
@@ -56,8 +74,8 @@ void OnBatch(GatewayCore* core, TokenStream* stream, const v1::TokenBatches& bat
 grpc::ServerBidiReactor<v1::TokenBatches, v1::TokenReplies>* TokensService::Stream(
     grpc::CallbackServerContext*) {
   return TokenStream::Open(
-             [core = core_](TokenStream* stream, v1::TokenBatches& batches) {
-               OnBatch(core, stream, batches);
+             [this](TokenStream* stream, v1::TokenBatches& batches) {
+               OnBatch(core_, key_, stream, batches);
              },
              [](TokenStream*) {})
       .get();

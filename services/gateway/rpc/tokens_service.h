@@ -10,13 +10,15 @@ namespace triptych::services {
 // Borrows the core.
 class TokensService final : public v1::Tokens::CallbackService {
  public:
-  explicit TokensService(GatewayCore* core) : core_(core) {}
+  // `key` is that of the passes that workers must show.
+  TokensService(GatewayCore* core, scheduler::PassKey key) : core_(core), key_(key) {}
 
   grpc::ServerBidiReactor<v1::TokenBatches, v1::TokenReplies>* Stream(
       grpc::CallbackServerContext* context) override;
 
  private:
   GatewayCore* const core_;
+  const scheduler::PassKey key_;
 };
 
 }  // namespace triptych::services

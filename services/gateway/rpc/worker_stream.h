@@ -2,12 +2,19 @@
 
 // What every stream of a worker to this gateway begins with.
 
+#include <grpcpp/grpcpp.h>
+
 #include <utility>
 
 #include "services/gateway/core/gateway_core.h"
 #include "triptych/v1/common.pb.h"
 
 namespace triptych::services {
+
+// A worker that says what it was not told to say.
+inline grpc::Status NoPass() {
+  return {grpc::StatusCode::PERMISSION_DENIED, "the task was not given to this worker"};
+}
 
 // Checks whom a batch is meant for, and learns from the first one who its worker is. False: the
 // stream is being closed with NOT_FOUND, it means another incarnation.

@@ -160,7 +160,7 @@ TEST_CASE("StageScheduler: a worker that drains decodes what it has prefilled",
 TEST_CASE("TokenOutbox: a reply to tokens does not acknowledge an error that is lost",
           "[scheduler][stage]") {
   const RequestId request{Incarnation(1), 1};
-  TokenOutbox outbox(request, TaskId(), OutputEpoch(1), kGateway, 0);
+  TokenOutbox outbox({.request = request, .epoch = OutputEpoch(1)}, kGateway, 0);
   outbox.Push({.token = 5});
   REQUIRE(outbox.TakeUnsent()->tokens.size() == 1);
   outbox.Fail(absl::InternalError("numerical_error"));

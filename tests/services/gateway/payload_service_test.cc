@@ -6,7 +6,9 @@
 #include <catch2/catch.hpp>
 
 #include "base/rpc.h"
+#include "scheduler/plan/task_pass.h"
 #include "services/convert/ids.h"
+#include "services/gateway/rpc/tokens_service.h"
 #include "services/runtime/client_stream.h"
 #include "services/runtime/rpc_server.h"
 #include "tests/models/tokenizer/small_tokenizer.h"
@@ -21,6 +23,18 @@ using testing::Inbox;
 using Stream = ClientStream<v1::PullRequestBatch, v1::PullAnswerBatch>;
 
 constexpr int64_t kMiB = 1 << 20;
+constexpr scheduler::PassKey kKey{11, 12};
+constexpr uint64_t kWorker = 3;
+
+// As the scheduler would let worker 3 show it.
+uint64_t PassOf(const v1::RequestId& request, const v1::TaskId& task, v1::Stage stage,
+                uint32_t epoch) {
+  return scheduler::PassOf(kKey, {.request = FromProto(request),
+                                  .task = FromProto(task),
+                                  .worker = Incarnation(kWorker),
+                                  .stage = static_cast<scheduler::Stage>(stage),
+                                  .epoch = scheduler::OutputEpoch(epoch)});
+}
 
 struct Nobody final : ResponseSink {
   void OnPart(AnswerPart) override {}
@@ -49,7 +63,7 @@ class Script {
                         .accepted = clock_.Now()})
                 .ok());
     auto server = RpcServer::Start("127.0.0.1:0", base::RpcAudience::kInternal,
-                                   grpc::InsecureServerCredentials(), {&service_});
+                                   grpc::InsecureServerCredentials(), {&service_, &tokens_});
     REQUIRE(server.ok());
     server_ = *std::move(server);
     stub_ = v1::Payload::NewStub(triptych::testing::PlainChannel(server_->address()));
@@ -85,6 +99,7 @@ class Script {
     return request;
   }
   v1::PullAnswer Ask(v1::PullRequest request) {
+    request.set_pass(PassOf(request.request(), request.task(), request.stage(), request.epoch()));
     const size_t before = answers.size();
     stream_->Send(std::move(request));
     REQUIRE(answers.WaitForCount(before + 1));
@@ -98,6 +113,22 @@ class Script {
   Inbox<grpc::StatusCode> closed;
 
   Stream& stream() { return *stream_; }
+  v1::RequestId request() const { return ToProto(id_); }
+  // What comes of one batch on a stream of its own.
+  grpc::StatusCode CodeOfTokens(v1::TokenBatch batch) {
+    const auto stub = v1::Tokens::NewStub(triptych::testing::PlainChannel(server_->address()));
+    grpc::ClientContext context;
+    base::SetDeadline(std::chrono::seconds(10), &context);
+    const auto stream = stub->Stream(&context);
+    v1::TokenBatches batches;
+    batches.mutable_envelope()->set_sender_incarnation(kWorker);
+    batches.mutable_envelope()->set_receiver_incarnation(7);
+    *batches.add_messages() = std::move(batch);
+    stream->Write(batches);
+    v1::TokenReplies replies;
+    if (stream->Read(&replies)) stream->WritesDone();
+    return stream->Finish().error_code();
+  }
 
  private:
   base::RealClock clock_;
@@ -112,7 +143,8 @@ class Script {
       Incarnation(7), clock_,
       std::make_unique<RequestDesk>(*tokenizer_, "", scheduler::DeliveryLimits(), &metrics_, &log_),
       [](absl::Span<const scheduler::GatewayToScheduler>) {}};
-  PayloadService service_{&core_};
+  PayloadService service_{&core_, kKey};
+  TokensService tokens_{&core_, kKey};
   std::unique_ptr<RpcServer> server_;
   std::unique_ptr<v1::Payload::Stub> stub_;
   scheduler::RequestId id_;
@@ -159,6 +191,63 @@ TEST_CASE("PayloadService: what cannot be pulled has a canonical code", "[servic
   v1::PullRequest nobody = script.Request(v1::STAGE_PREFILL);
   nobody.mutable_request()->set_number(99);
   CHECK(script.CodeOf(nobody) == absl::StatusCode::kNotFound);
+}
+
+TEST_CASE("PayloadService: a worker gets what it was told to pull and nothing else",
+          "[services][gateway][security]") {
+  Script script({"picture"});
+  v1::PullRequest good = script.Request(v1::STAGE_ENCODE);
+  good.set_pass(PassOf(good.request(), good.task(), v1::STAGE_ENCODE, 1));
+  // Another task, another stage (the fence), a higher epoch, another request, no pass at all.
+  std::vector<v1::PullRequest> bad(5, good);
+  bad[0].mutable_task()->set_number(6);
+  bad[1].set_stage(v1::STAGE_PREFILL);
+  bad[2].set_epoch(2);
+  bad[3].mutable_request()->set_number(99);
+  bad[4].clear_pass();
+  for (size_t i = 0; i < bad.size(); ++i) {
+    INFO(i);
+    script.stream().Send(bad[i]);
+    REQUIRE(script.closed.WaitForCount(i + 1));
+    CHECK(script.closed.last() == grpc::StatusCode::PERMISSION_DENIED);
+    v1::Envelope envelope;
+    envelope.set_sender_incarnation(kWorker);
+    envelope.set_receiver_incarnation(7);
+    script.Open(std::move(envelope));
+  }
+  // Another worker with the right worker's pass.
+  v1::Envelope envelope;
+  envelope.set_sender_incarnation(kWorker + 1);
+  envelope.set_receiver_incarnation(7);
+  script.stream().Close();
+  REQUIRE(script.closed.WaitForCount(bad.size() + 1));
+  script.Open(std::move(envelope));
+  script.stream().Send(good);
+  REQUIRE(script.closed.WaitForCount(bad.size() + 2));
+  CHECK(script.closed.last() == grpc::StatusCode::PERMISSION_DENIED);
+  CHECK(script.answers.size() == 0);
+}
+
+TEST_CASE("TokensService: tokens are heard of the task that was given, an encoder's never",
+          "[services][gateway][security]") {
+  Script script({"picture"});
+  v1::TokenBatch batch;
+  *batch.mutable_request() = script.request();
+  batch.mutable_task()->set_number(5);
+  batch.set_epoch(1);
+  batch.add_tokens()->set_token(1);
+  const auto code_with = [&](v1::Stage stage) {
+    batch.set_pass(PassOf(batch.request(), batch.task(), stage, batch.epoch()));
+    return script.CodeOfTokens(batch);
+  };
+  CHECK(code_with(v1::STAGE_DECODE) == grpc::StatusCode::OK);
+  CHECK(code_with(v1::STAGE_PREFILL) == grpc::StatusCode::OK);
+  CHECK(code_with(v1::STAGE_ENCODE) == grpc::StatusCode::PERMISSION_DENIED);
+  CHECK(script.CodeOfTokens(batch) == grpc::StatusCode::PERMISSION_DENIED);
+  batch.clear_tokens();
+  CHECK(code_with(v1::STAGE_ENCODE) == grpc::StatusCode::OK);
+  batch.mutable_error()->set_code(13);
+  CHECK(code_with(v1::STAGE_ENCODE) == grpc::StatusCode::PERMISSION_DENIED);
 }
 
 TEST_CASE("PayloadService: a malformed pull or another receiver ends the stream",
