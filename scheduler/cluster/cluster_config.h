@@ -47,6 +47,10 @@ struct ClusterConfig {
   // A task in an inventory that nobody claims is released after this.
   base::Duration unclaimed_grace = std::chrono::seconds(2);
   base::Duration retry_after = std::chrono::seconds(1);  // told to refused clients
+  // A request whose forecast, so much longer, is beyond its deadline is refused; the client hears
+  // when it would be worth a try, at most so late.
+  double deadline_margin = 1.2;
+  base::Duration longest_retry_after = std::chrono::seconds(30);
 
   // A worker that refused or failed a task gets nothing of that stage for first * 2^n, up to the
   // longest; n counts its refusals in a row (until one is accepted) or its failures (until one

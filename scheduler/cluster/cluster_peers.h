@@ -73,6 +73,7 @@ struct Pool {
   std::set<Rank> want_decode;  // a decode on another worker
   // A decode on the worker where their KV lies: what it holds is of no use to anybody else.
   std::map<Incarnation, std::set<Rank>> want_decode_at_home;
+  double typical_tokens = 16;     // of an answer, learned
   base::TimePoint thorough_at{};  // the last time that choices looked at everybody
   bool dirty = false;             // something may be placed
 };

@@ -1,10 +1,13 @@
 // Requests come in, wait, and end.
 
+#include <algorithm>
+#include <optional>
 #include <set>
 #include <utility>
 
 #include "base/check.h"
 #include "scheduler/cluster/cluster_scheduler.h"
+#include "scheduler/cluster/forecast.h"
 
 namespace triptych::scheduler {
 namespace {
@@ -64,6 +67,58 @@ Rank ClusterScheduler::RankOf(const SubmitRequest& submit) {
   return {submit.priority, age, submit.request};
 }
 
+QueueCost ClusterScheduler::AheadOf(const Pool& pool, const Rank& rank) const {
+  QueueCost ahead;
+  for (const auto* lane : {&pool.with_items, &pool.text_only}) {
+    for (const Rank& other : *lane) {
+      if (!(other < rank)) break;
+      ahead += CostOf(requests_.at(other.request)->submit);
+    }
+  }
+  return ahead;
+}
+
+// A request that could not make its deadline even alone is left to it: no load is to blame.
+absl::Status ClusterScheduler::CheckDeadline(const Pool& pool, const SubmitRequest& submit,
+                                             const Rank& rank, base::Duration* retry_after) const {
+  if (submit.time_left == base::Duration(0) || recovering_) return absl::OkStatus();
+  const double left = base::ToSeconds(submit.time_left) / config_.deadline_margin;
+  // Answers end where they end: a client that names no bound means none.
+  const auto tokens =
+      static_cast<int32_t>(std::min<double>(submit.max_tokens, 1 + 1.5 * pool.typical_tokens));
+  const auto late = [&](const QueueCost& ahead) -> std::optional<double> {
+    const std::optional<Forecast> forecast = ForecastOf(pool.view, submit, tokens, ahead);
+    if (!forecast.has_value() || forecast->seconds <= left || forecast->alone > left) {
+      return std::nullopt;
+    }
+    return forecast->seconds - left;
+  };
+  // The whole queue is known; what of it is ahead takes a walk.
+  if (!late(queued_).has_value()) return absl::OkStatus();
+  const std::optional<double> seconds = late(AheadOf(pool, rank));
+  if (!seconds.has_value()) return absl::OkStatus();
+  const auto wait = std::chrono::duration_cast<base::Duration>(
+      std::chrono::duration<double>(std::min(*seconds, 1e6)));
+  *retry_after = std::clamp(wait, config_.retry_after, config_.longest_retry_after);
+  return absl::ResourceExhaustedError("it would be answered after its deadline");
+}
+
+// Tokens are not told here, but how long they took is known.
+void ClusterScheduler::LearnLength(const Request& request, base::TimePoint now) {
+  if (request.decode_since == base::kNever) return;
+  Pool* pool = pools_.at(request.submit.fingerprint).get();
+  const WorkerView* worker = nullptr;
+  ForEachTask(request, [&](const PlacedTask& task) {
+    if (worker == nullptr) worker = pool->view.Find(task.worker, Stage::kDecode);
+  });
+  if (worker == nullptr) return;
+  const double step = PredictedSeconds(pool->view, *worker, Stage::kDecode, 1);
+  const double tokens = base::ToSeconds(now - request.decode_since) / step;
+  constexpr double kWeight = 0.05;
+  pool->typical_tokens +=
+      kWeight * (std::min<double>(tokens, request.submit.max_tokens) - pool->typical_tokens);
+}
+
 void ClusterScheduler::Submit(const SubmitRequest& submit, Submission kind, base::TimePoint now) {
   const RequestId id = submit.request;
   auto gateway = gateways_.find(id.gateway);
@@ -77,15 +132,21 @@ void ClusterScheduler::Submit(const SubmitRequest& submit, Submission kind, base
   absl::Status status = CheckAdmission(queued, submit, config_.queue);
   Pool* pool = nullptr;
   if (status.ok()) status = Admit(submit, &pool, now);
+  base::Duration retry_after = config_.retry_after;
+  Rank rank;
+  if (status.ok()) {
+    rank = RankOf(submit);
+    if (kind == Submission::kNew) status = CheckDeadline(*pool, submit, rank, &retry_after);
+  }
   if (!status.ok()) {
     const bool retry = absl::IsResourceExhausted(status) || absl::IsUnavailable(status);
-    const base::Duration retry_after = retry ? config_.retry_after : base::Duration(0);
+    if (!retry) retry_after = base::Duration(0);
     actions_.emplace_back(ToGateway{id.gateway, RequestFailed{id, status, retry_after}});
     return;
   }
   auto request = std::make_unique<Request>();
   request->submit = submit;
-  request->rank = RankOf(submit);
+  request->rank = rank;
   request->admitted = now;
   request->epoch = submit.epoch;
   request->resubmitted = recovering_ || kind == Submission::kAgain;

@@ -34,7 +34,9 @@ void ClusterScheduler::OnGatewayMessage(Incarnation from, const GatewayToSchedul
       Submit(*submit, begun ? Submission::kAgain : Submission::kNew, now);
     }
   } else if (const auto* ended = std::get_if<RequestEnded>(&message)) {
-    if (ended->request.gateway == from) End(ended->request);
+    if (ended->request.gateway != from) return;
+    if (const Request* request = FindRequest(ended->request)) LearnLength(*request, now);
+    End(ended->request);
   }
 }
 

@@ -121,6 +121,11 @@ class ClusterScheduler {
   enum class Submission : uint8_t { kNew, kAgain };
   void Submit(const SubmitRequest& submit, Submission kind, base::TimePoint now);
   absl::Status Admit(const SubmitRequest& submit, Pool** pool, base::TimePoint now);
+  // RESOURCE_EXHAUSTED, and when to try again, where the answer would come after its deadline.
+  absl::Status CheckDeadline(const Pool& pool, const SubmitRequest& submit, const Rank& rank,
+                             base::Duration* retry_after) const;
+  QueueCost AheadOf(const Pool& pool, const Rank& rank) const;
+  void LearnLength(const Request& request, base::TimePoint now);
   Request* FindRequest(RequestId id);
   Pool* PoolOf(const Request& request);
   void Enqueue(Request* request);

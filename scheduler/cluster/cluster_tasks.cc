@@ -197,6 +197,7 @@ void ClusterScheduler::StartDecode(Request* request) {
   Release(std::move(handing->prefill));
   PlacedTask decode = std::move(handing->decode);
   request->state = InDecode{std::move(decode)};
+  request->decode_since = now_;
 }
 
 void ClusterScheduler::FinishDecode(Request* request) {

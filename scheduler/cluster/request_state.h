@@ -75,6 +75,7 @@ struct Request {
   Rank rank;
   base::TimePoint admitted;
   base::TimePoint deadline = base::kNever;
+  base::TimePoint decode_since = base::kNever;
   OutputEpoch epoch;  // of the next producer of tokens
   RequestState state;
   bool waiting = false;      // in its pool's central queue

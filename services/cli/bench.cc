@@ -23,6 +23,7 @@ struct BenchOptions {
   std::string server, api, mix, trace, json;
   double rate = 0, ttft_slo_ms = 0, tpot_slo_ms = 0;
   int64_t duration_s = 0, warm_up_s = 0, seed = 0, max_in_flight = 0, channels = 0;
+  base::Duration deadline{0};
 
   void DeclareLoad(base::FlagSet* flags);
   void DeclareMeasure(base::FlagSet* flags);
@@ -64,6 +65,11 @@ void BenchOptions::DeclareMeasure(base::FlagSet* flags) {
   flags->AddDouble(&tpot_slo_ms, {.name = "tpot-slo-ms",
                                   .doc = "objective: mean time of a later token",
                                   .default_value = 100});
+  flags->AddDuration(&deadline, {.name = "deadline",
+                                 .doc = "of each request; one that is not answered by then failed",
+                                 .default_value = std::chrono::minutes(1),
+                                 .min = std::chrono::milliseconds(1),
+                                 .max = std::chrono::hours(1)});
   flags->AddInt(&max_in_flight, {.name = "max-in-flight",
                                  .doc = "requests beyond it are not sent",
                                  .default_value = 4096,
@@ -109,12 +115,11 @@ absl::Status Publish(const LoadReport& report, const BenchOptions& options) {
 
 absl::StatusOr<std::unique_ptr<LoadClient>> ClientOf(const BenchOptions& options,
                                                      const std::string& server) {
-  constexpr base::Duration kRequestTimeout = std::chrono::minutes(1);
   if (options.api == "grpc") {
     return std::make_unique<GrpcLoadClient>(server, static_cast<int>(options.channels),
-                                            kRequestTimeout);
+                                            options.deadline);
   }
-  return HttpLoadClient::Connect(server, kRequestTimeout);
+  return HttpLoadClient::Connect(server, options.deadline);
 }
 
 // The address of the API that --server names, or of the local cluster.

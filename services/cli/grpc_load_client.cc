@@ -11,10 +11,13 @@ class GrpcLoadClient::Call final : public grpc::ClientReadReactor<v1::GenerateRe
  public:
   explicit Call(LoadListener* listener) : listener_(listener) {}
 
+  // Copies the request: the server is told of the deadline.
   void Start(v1::Inference::Stub* stub, const v1::GenerateRequest& request,
              base::Duration timeout) {
     base::SetDeadline(timeout, &context_);
-    stub->async()->Generate(&context_, &request, this);
+    request_ = request;
+    request_.set_timeout_ms(std::chrono::duration_cast<std::chrono::milliseconds>(timeout).count());
+    stub->async()->Generate(&context_, &request_, this);
     StartRead(&response_);
     StartCall();
   }
@@ -42,6 +45,7 @@ class GrpcLoadClient::Call final : public grpc::ClientReadReactor<v1::GenerateRe
   LoadListener* const listener_;
   int output_tokens_ = 0;
   grpc::ClientContext context_;
+  v1::GenerateRequest request_;
   v1::GenerateResponse response_;
 };
 

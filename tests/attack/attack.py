@@ -269,6 +269,51 @@ def run(name, cluster, pid, picture):
     return good
 
 
+def answered(cluster):
+    """Answers that reached their end, by the gateway's own counters."""
+    host, port = cluster["http"].rsplit(":", 1)
+    client = http.client.HTTPConnection(host, int(port), timeout=30)
+    client.request("GET", "/metrics")
+    text = client.getresponse().read().decode()
+    client.close()
+    return sum(float(value) for value in re.findall(
+        r'^triptych_terminals_total{reason="(?:stop|length)"} (\S+)', text, re.MULTILINE))
+
+
+def bench(triptych, cluster, seconds, **flags):
+    """Answers a second, once the load has lasted for some seconds."""
+    mix = os.path.join(os.path.dirname(__file__), "..", "..", "bench", "mixes", "pictures.json")
+    load = subprocess.Popen(
+        [triptych, "bench", f"--server={cluster['grpc']}", f"--mix={mix}",
+         f"--duration={seconds}", "--warm-up=0",
+         *(f"--{name.replace('_', '-')}={value}" for name, value in flags.items())],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(4)
+    before, begin = answered(cluster), time.monotonic()
+    time.sleep(seconds - 5)
+    rate = (answered(cluster) - before) / (time.monotonic() - begin)
+    load.wait()
+    return rate
+
+
+def overload(triptych, cluster, picture):
+    """Ten times what the cluster can, with deadlines: as much is answered in time as at best."""
+    alone = polite(cluster, time.monotonic() + 4, picture)
+    # What is not sent costs the generator time too, which is the cluster's here.
+    peak = max(bench(triptych, cluster, 10, rate=rate, max_in_flight=64) for rate in (15, 30, 60))
+    good = True
+    for deadline in (2, 5, 30):
+        reached = bench(triptych, cluster, 25, rate=10 * peak, deadline=f"{deadline}s")
+        time.sleep(5)
+        after = polite(cluster, time.monotonic() + 3, picture)
+        fine = reached >= 0.9 * peak and p95(after) <= 2 * p95(alone) + GRACE_S
+        good = good and fine
+        print(f"{'ok  ' if fine else 'FAIL'} overload, {deadline} s: {reached:.1f}/s in time of "
+              f"{10 * peak:.0f}/s, at best {peak:.1f}/s; 5 s after polite P95 "
+              f"{p95(alone) * 1e3:.0f} -> {p95(after) * 1e3:.0f} ms", flush=True)
+    return good
+
+
 def main():
     triptych, model, *names = sys.argv[1:]
     up = subprocess.Popen([triptych, "up", f"--model={model}", "--http=127.0.0.1:0",
@@ -282,7 +327,8 @@ def main():
         with open(os.path.join(os.path.dirname(model.rstrip("/")), "examples", "shapes.png"),
                   "rb") as file:
             picture = file.read()
-        good = [run(name, cluster, pid, picture) for name in names or ATTACKS]
+        good = [overload(triptych, cluster, picture) if name == "overload"
+                else run(name, cluster, pid, picture) for name in names or [*ATTACKS, "overload"]]
     finally:
         up.terminate()
         up.wait(20)

@@ -111,7 +111,11 @@ std::string Judge::Failed(const scheduler::RequestFailed& failed, base::TimePoin
     case absl::StatusCode::kResourceExhausted: {
       const auto admitted = std::count_if(requests_.begin(), requests_.end(),
                                           [](const auto& r) { return r.second.admitted; });
-      legitimate = !requests_[failed.request].admitted && admitted >= config_.queue.requests;
+      // The queue is full; or others are ahead, and the client hears when to come again.
+      const bool late = failed.status.message() == "it would be answered after its deadline" &&
+                        admitted > 0 && failed.retry_after >= config_.retry_after;
+      legitimate =
+          !requests_[failed.request].admitted && (late || admitted >= config_.queue.requests);
       break;
     }
     case absl::StatusCode::kUnavailable:

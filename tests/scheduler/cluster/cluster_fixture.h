@@ -50,6 +50,7 @@ struct FakeWorker {
   std::map<TaskId, Amount> held;
   std::vector<SchedulerToWorker> inbox;  // everything, in order
   std::vector<Incarnation> peers;        // that it exchanges with
+  std::array<StageLoad, kNumStages> load{};
 
   void Take(const SchedulerToWorker& message);
   WorkerReport Report() const;
@@ -123,6 +124,7 @@ inline WorkerReport FakeWorker::Report() const {
                       .has_inventory = true};
   for (const auto& [id, task] : tasks) report.tasks.push_back(task);
   report.peers = peers;
+  for (int i = 0; i < kNumStages; ++i) report.load[i] = load[static_cast<size_t>(i)];
   return report;
 }
 
