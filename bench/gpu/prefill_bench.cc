@@ -79,9 +79,9 @@ class Model {
   double Flops() const;
 
  private:
-  void RunGateUp(const Layer& layer);
-  void RunFeedForward(const Layer& layer);
-  void RunLayer(const Layer& layer);
+  void RunGateUp(const Layer& layer, int64_t rows);
+  void RunFeedForward(const Layer& layer, int64_t rows);
+  void RunLayer(const Layer& layer, bool is_last);
   double AttentionError();
 
   const Shape shape_;
@@ -170,17 +170,17 @@ void Model::Plan(const Batch& batch) {
   CheckStatus(plan_.Make(rows, layout_, num_blocks_, shape_.heads, device_->stream()), "plan");
 }
 
-void Model::RunGateUp(const Layer& layer) {
-  gemms_->Multiply({normed_, tokens_, shape_.hidden, layer.gate_up, 2 * shape_.inner, nullptr,
+void Model::RunGateUp(const Layer& layer, int64_t rows) {
+  gemms_->Multiply({normed_, rows, shape_.hidden, layer.gate_up, 2 * shape_.inner, nullptr,
                     nullptr, gate_up_});
 }
 
 // gate_up and SwiGLU, in one kernel or two.
-void Model::RunFeedForward(const Layer& layer) {
+void Model::RunFeedForward(const Layer& layer, int64_t rows) {
   const kernels::Stream stream = device_->stream();
   if (fused_) {
     const int error = kernels::internal::SwiGluProductCuda({.x = normed_,
-                                                            .rows = tokens_,
+                                                            .rows = rows,
                                                             .inputs = shape_.hidden,
                                                             .x_stride = shape_.hidden,
                                                             .weight = layer.gate_up,
@@ -190,28 +190,32 @@ void Model::RunFeedForward(const Layer& layer) {
                                                            stream);
     return CheckCuda(static_cast<cudaError_t>(error), "fused product");
   }
-  RunGateUp(layer);
+  RunGateUp(layer, rows);
   CheckStatus(
       kernels::SwiGlu(
-          {.gate_up = gate_up_, .out = inner_, .rows = tokens_, .n = shape_.inner, .dtype = kType},
+          {.gate_up = gate_up_, .out = inner_, .rows = rows, .n = shape_.inner, .dtype = kType},
           stream),
       "swiglu");
 }
 
-void Model::RunLayer(const Layer& layer) {
+// Behind the attention of the last layer only the last token goes on, as models/decoder does it.
+void Model::RunLayer(const Layer& layer, bool is_last) {
   const int64_t hidden = shape_.hidden, wide = shape_.heads * int64_t{shape_.head_dim()};
   const kernels::Stream stream = device_->stream();
-  const auto norm = [&](const void* weight) {
-    CheckStatus(kernels::RmsNorm({.x = x_,
+  const auto row_of = [](void* matrix, int64_t row, int64_t width) {
+    return static_cast<void*>(static_cast<uint16_t*>(matrix) + row * width);
+  };
+  const auto norm = [&](const void* x, int64_t rows, const void* weight) {
+    CheckStatus(kernels::RmsNorm({.x = x,
                                   .weight = weight,
                                   .out = normed_,
-                                  .rows = tokens_,
+                                  .rows = rows,
                                   .hidden = hidden,
                                   .dtype = kType},
                                  stream),
                 "norm");
   };
-  norm(layer.norm1);
+  norm(x_, tokens_, layer.norm1);
   gemms_->Multiply(
       {normed_, tokens_, hidden, layer.qkv, shape_.qkv_width(), layer.qkv_bias, nullptr, qkv_});
   CheckStatus(kernels::AppendAndAttend({.qkv = qkv_,
@@ -227,10 +231,12 @@ void Model::RunLayer(const Layer& layer) {
                                         .dtype = kType},
                                        stream),
               "attention");
-  gemms_->Multiply({attended_, tokens_, wide, layer.o, hidden, nullptr, x_, x_});
-  norm(layer.norm2);
-  RunFeedForward(layer);
-  gemms_->Multiply({inner_, tokens_, shape_.inner, layer.down, hidden, nullptr, x_, x_});
+  const int64_t first = is_last ? tokens_ - 1 : 0, rows = tokens_ - first;
+  void* const x = row_of(x_, first, hidden);
+  gemms_->Multiply({row_of(attended_, first, wide), rows, wide, layer.o, hidden, nullptr, x, x});
+  norm(x, rows, layer.norm2);
+  RunFeedForward(layer, rows);
+  gemms_->Multiply({inner_, rows, shape_.inner, layer.down, hidden, nullptr, x, x});
 }
 
 void Model::Forward() {
@@ -247,7 +253,7 @@ void Model::Forward() {
                               .dtype = kType},
                              stream),
               "embed");
-  for (const Layer& layer : layers_) RunLayer(layer);
+  for (const Layer& layer : layers_) RunLayer(layer, &layer == &layers_.back());
   const auto* last = static_cast<const uint16_t*>(x_) + (tokens_ - 1) * hidden;
   CheckStatus(kernels::RmsNorm({.x = last,
                                 .weight = final_norm_,
@@ -291,8 +297,8 @@ void Model::Check(std::string* json) {
   const Layer& layer = layers_.back();
   const double attention = AttentionError();
   // The last norm overwrote row 0 of `normed_`, so both are made again from what it is now.
-  RunFeedForward(layer);
-  RunGateUp(layer);
+  RunFeedForward(layer, tokens_);
+  RunGateUp(layer, tokens_);
   const GemmArgs gate_up = {normed_,          tokens_, shape_.hidden, layer.gate_up,
                             2 * shape_.inner, nullptr, nullptr,       gate_up_};
   char text[200];
@@ -305,7 +311,10 @@ void Model::Check(std::string* json) {
 
 double Model::Flops() const {
   const auto n = static_cast<double>(tokens_);
-  const double linear = 2 * n * static_cast<double>(shape_.layer_parameters()) * shape_.layers;
+  const double left_out = static_cast<double>(shape_.layer_parameters() -
+                                              int64_t{shape_.qkv_width()} * shape_.hidden);
+  const double linear = 2 * n * static_cast<double>(shape_.layer_parameters()) * shape_.layers -
+                        2 * (n - 1) * left_out;
   const auto chunk = static_cast<double>(batch_.tokens),
              before = static_cast<double>(batch_.before);
   const double attention =
