@@ -36,7 +36,7 @@ StepArrays TakeArrays(const BatchLimits& limits, BlockCursor* cursor) {
   arrays.positions = cursor->Take(3 * limits.tokens);
   arrays.slots = cursor->Take(limits.tokens);
   arrays.query_begin = cursor->Take(limits.rows + 1);
-  arrays.first_token = cursor->Take(limits.rows);
+  arrays.token_begin = cursor->Take(limits.rows);
   arrays.page_begin = cursor->Take(limits.rows + 1);
   arrays.pages = cursor->Take(limits.pages);
   arrays.logits_tokens = cursor->Take(limits.sampled);
@@ -94,11 +94,11 @@ class Packer {
 
   void Add(const scheduler::PlanRow& row, int32_t index) {
     const auto count = static_cast<int64_t>(row.token_ids.size());
-    CHECK_TRUE(count > 0 && row.positions.size() == row.token_ids.size() && row.first_token >= 0);
-    CHECK_LE(row.first_token + count, static_cast<int64_t>(row.pages.size()) * shape_.block_tokens);
+    CHECK_TRUE(count > 0 && row.positions.size() == row.token_ids.size() && row.token_begin >= 0);
+    CHECK_LE(row.token_begin + count, static_cast<int64_t>(row.pages.size()) * shape_.block_tokens);
     Inputs(row, count);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = at_ + i, token = row.first_token + i;
+      const int64_t at = at_ + i, token = row.token_begin + i;
       to_.row_of_token[at] = index;
       to_.positions[at] = row.positions[i].t;
       to_.positions[tokens_ + at] = row.positions[i].h;
@@ -110,7 +110,7 @@ class Packer {
     std::copy(row.pages.begin(), row.pages.end(), to_.pages + pages_);
     at_ += count;
     pages_ += static_cast<int64_t>(row.pages.size());
-    to_.first_token[rows_++] = row.first_token;
+    to_.token_begin[rows_++] = row.token_begin;
     to_.query_begin[rows_] = static_cast<int32_t>(at_);
     to_.page_begin[rows_] = static_cast<int32_t>(pages_);
   }
@@ -121,7 +121,7 @@ class Packer {
     for (int axis = 0; axis < 3; ++axis) to_.positions[axis * tokens_ + at_] = 0;
     to_.slots[at_++] = -1;
     to_.pages[pages_++] = 0;
-    to_.first_token[rows_++] = 0;
+    to_.token_begin[rows_++] = 0;
     to_.query_begin[rows_] = static_cast<int32_t>(at_);
     to_.page_begin[rows_] = static_cast<int32_t>(pages_);
   }
@@ -249,7 +249,7 @@ kernels::AttentionRows AttentionRowsOf(const StepBatch& batch, const StepArrays&
                                        const StepArrays& device) {
   const auto arrays = [](const StepArrays& from) {
     return kernels::AttentionRows::Arrays{.query_begin = from.query_begin,
-                                          .first_token = from.first_token,
+                                          .token_begin = from.token_begin,
                                           .page_begin = from.page_begin,
                                           .pages = from.pages};
   };

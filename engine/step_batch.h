@@ -38,7 +38,7 @@ struct StepArrays {
   int32_t* positions = nullptr;      // [3, tokens of the batch]
   int32_t* slots = nullptr;          // [tokens], of the KV pool
   int32_t* query_begin = nullptr;    // [rows + 1], and so on: kernels/attention_plan.h
-  int32_t* first_token = nullptr;    // [rows]
+  int32_t* token_begin = nullptr;    // [rows]
   int32_t* page_begin = nullptr;     // [rows + 1]
   int32_t* pages = nullptr;          // [pages]
   int32_t* logits_tokens = nullptr;  // [sampled]: the last token of each row that wants one, in the

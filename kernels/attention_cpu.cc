@@ -29,7 +29,7 @@ void RunSlice(const AttentionArgs& args, const AttentionPlan::Slice& slice) {
   const AttentionRows::Arrays& host = args.plan->rows().host;
   const int head_dim = args.layout.head_dim;
   const int rows = slice.queries * slice.heads;
-  const int32_t first = host.first_token[slice.row] + slice.query_begin;
+  const int32_t first = host.token_begin[slice.row] + slice.query_begin;
   AttentionScratch& scratch = ThreadAttentionScratch();
   scratch.Prepare(rows, head_dim, first + slice.queries);
   NameKeys(args, slice, first + slice.queries, &scratch);

@@ -21,7 +21,7 @@ absl::Status CheckArrays(const AttentionRows& rows) {
   }
   if (rows.rows == 0) return absl::OkStatus();
   for (const AttentionRows::Arrays& arrays : {rows.host, rows.device}) {
-    if (arrays.query_begin == nullptr || arrays.first_token == nullptr ||
+    if (arrays.query_begin == nullptr || arrays.token_begin == nullptr ||
         arrays.page_begin == nullptr || arrays.pages == nullptr) {
       return absl::InvalidArgumentError("attention: an array is missing");
     }
@@ -72,8 +72,8 @@ absl::Status AttentionPlan::Check() const {
   for (int32_t r = 0; r < rows_.rows; ++r) {
     const int64_t count = int64_t{host.query_begin[r + 1]} - host.query_begin[r];
     const int64_t pages = int64_t{host.page_begin[r + 1]} - host.page_begin[r];
-    const int64_t end = host.first_token[r] + count;
-    if (count < 0 || host.first_token[r] < 0 || (r < rows_.decode_rows && count != 1)) {
+    const int64_t end = host.token_begin[r] + count;
+    if (count < 0 || host.token_begin[r] < 0 || (r < rows_.decode_rows && count != 1)) {
       return absl::InvalidArgumentError(
           absl::StrCat("attention: row ", r, " has ", count, " queries"));
     }

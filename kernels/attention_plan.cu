@@ -78,7 +78,7 @@ cudaError_t PlanDecode(const AttentionPlan& plan, int sm_count, const GemmChoice
   std::vector<int32_t> lengths(rows.decode_rows);
   int64_t context = rows.decode_context;
   for (int32_t row = 0; row < rows.decode_rows; ++row) {
-    lengths[row] = rows.host.first_token[row] + 1;
+    lengths[row] = rows.host.token_begin[row] + 1;
     if (rows.decode_context == 0) context += lengths[row];
   }
   if (rows.decode_context == 0) context /= rows.decode_rows;
@@ -127,8 +127,8 @@ int internal::PlanAttentionCuda(AttentionPlan* plan, const Stream& on) {
   if (cuda->first_prefill_row == rows.rows) return cudaSuccess;
   cuda->first_prefill_token = rows.host.query_begin[cuda->first_prefill_row];
   cuda->fresh =
-      std::all_of(rows.host.first_token + cuda->first_prefill_row,
-                  rows.host.first_token + rows.rows, [](int32_t token) { return token == 0; });
+      std::all_of(rows.host.token_begin + cuda->first_prefill_row,
+                  rows.host.token_begin + rows.rows, [](int32_t token) { return token == 0; });
   const int32_t tile_queries = PrefillTileQueries(plan->layout().head_dim);
   if (tile_queries == 0 || plan->layout().dtype != DType::kBFloat16) return cudaErrorNotSupported;
   CutPrefill(rows, cuda->first_prefill_row, plan->heads(), tile_queries, workers, &cuda->cut);

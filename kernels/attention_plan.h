@@ -16,7 +16,7 @@
 namespace triptych::kernels {
 
 // A ragged batch over paged KV. Queries [query_begin[r], query_begin[r + 1]) of the batch are
-// tokens first_token[r] and the following of row r's sequence, whose KV up to and with themselves
+// tokens token_begin[r] and the following of row r's sequence, whose KV up to and with themselves
 // lies in pages[page_begin[r]] .. pages[page_begin[r + 1] - 1]. Rows [0, decode_rows) have exactly
 // one query.
 struct AttentionRows {
@@ -24,7 +24,7 @@ struct AttentionRows {
   // the host's during Make(), the device's as long as the plan is used.
   struct Arrays {
     const int32_t* query_begin = nullptr;  // [rows + 1]
-    const int32_t* first_token = nullptr;  // [rows]
+    const int32_t* token_begin = nullptr;  // [rows]
     const int32_t* page_begin = nullptr;   // [rows + 1]
     const int32_t* pages = nullptr;        // [page_begin[rows]]
   };

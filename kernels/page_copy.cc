@@ -10,12 +10,12 @@ namespace {
 absl::Status Check(const PageCopyArgs& args) {
   const KvLayout& layout = args.layout;
   if (layout.block_tokens < 1 || layout.kv_heads < 1 || layout.head_dim < 1 ||
-      args.num_blocks < 1 || args.first_token < 0 || args.tokens < 0 || args.halves < 1 ||
+      args.num_blocks < 1 || args.token_begin < 0 || args.tokens < 0 || args.halves < 1 ||
       args.halves > 2) {
     return absl::InvalidArgumentError(absl::StrCat(
         "page copy: block_tokens ", layout.block_tokens, ", kv_heads ", layout.kv_heads,
-        ", head_dim ", layout.head_dim, ", num_blocks ", args.num_blocks, ", first_token ",
-        args.first_token, ", tokens ", args.tokens, ", halves ", args.halves));
+        ", head_dim ", layout.head_dim, ", num_blocks ", args.num_blocks, ", token_begin ",
+        args.token_begin, ", tokens ", args.tokens, ", halves ", args.halves));
   }
   if (args.tokens == 0 || args.layer_pages.empty()) return absl::OkStatus();
   bool missing = args.block_ids == nullptr || args.buffer == nullptr;
@@ -25,8 +25,8 @@ absl::Status Check(const PageCopyArgs& args) {
 }
 
 absl::Status CheckBlocks(const PageCopyArgs& args) {
-  const int64_t last = (args.first_token + args.tokens - 1) / args.layout.block_tokens;
-  for (int64_t b = args.first_token / args.layout.block_tokens; b <= last; ++b) {
+  const int64_t last = (args.token_begin + args.tokens - 1) / args.layout.block_tokens;
+  for (int64_t b = args.token_begin / args.layout.block_tokens; b <= last; ++b) {
     if (args.block_ids[b] < 0 || args.block_ids[b] >= args.num_blocks) {
       return absl::InvalidArgumentError(absl::StrCat("page copy: entry ", b, " is block ",
                                                      args.block_ids[b], " of ", args.num_blocks));

@@ -84,7 +84,7 @@ void Launch(const PageCopyArgs& args, internal::PageCopyDirection direction, cud
   in.block_ids = args.block_ids;
   in.num_blocks = args.num_blocks;
   in.half_layer = args.tokens * token_vectors;
-  in.first = args.first_token * token_vectors;
+  in.first = args.token_begin * token_vectors;
   in.half_block = static_cast<uint32_t>(args.layout.block_tokens * token_vectors);
   in.halves = static_cast<uint32_t>(args.halves);
   const unsigned tiles = static_cast<unsigned>((in.half_layer + kTile - 1) / kTile);

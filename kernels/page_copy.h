@@ -21,7 +21,7 @@ struct PageCopyArgs {
   // The sequence's page table, in the memory of the stream's device: token t lies in
   // block_ids[t / block_tokens]. Only entries of the range are read.
   const int32_t* block_ids = nullptr;
-  int64_t first_token = 0;
+  int64_t token_begin = 0;
   int64_t tokens = 0;
   KvLayout layout;
   // 2: K and V. 1: embeddings, where a block is block_tokens slots of kv_heads * head_dim values.

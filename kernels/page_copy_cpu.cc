@@ -13,8 +13,8 @@ void CopyHalf(const PageCopyArgs& args, internal::PageCopyDirection direction, c
   const int64_t token_bytes = args.layout.token_elements() * SizeOf(args.layout.dtype);
   const int block_tokens = args.layout.block_tokens;
   const int64_t block_bytes = args.halves * block_tokens * token_bytes;
-  const int64_t end = args.first_token + args.tokens;
-  for (int64_t token = args.first_token; token < end;) {
+  const int64_t end = args.token_begin + args.tokens;
+  for (int64_t token = args.token_begin; token < end;) {
     const int64_t row = token % block_tokens;
     const int64_t count = std::min<int64_t>(block_tokens - row, end - token);
     char* page = pages + args.block_ids[token / block_tokens] * block_bytes + row * token_bytes;

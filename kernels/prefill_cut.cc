@@ -21,7 +21,7 @@ std::vector<Tile> TilesOf(const AttentionRows& rows, int32_t first_row, int32_t 
     const int32_t count = rows.host.query_begin[row + 1] - rows.host.query_begin[row];
     for (int32_t begin = 0, index = 0; begin < count; begin += tile_queries, ++index) {
       const int32_t last = std::min(begin + tile_queries, count);
-      tiles.push_back({row, index, int64_t{rows.host.first_token[row]} + last + kTileOverhead});
+      tiles.push_back({row, index, int64_t{rows.host.token_begin[row]} + last + kTileOverhead});
     }
   }
   std::stable_sort(tiles.begin(), tiles.end(),
@@ -70,7 +70,7 @@ void CutPrefill(const AttentionRows& rows, int32_t first_row, int heads, int32_t
     block[cut->query_begin() + at] = host.query_begin[tile.row];
     block[cut->page_begin() + at] = host.page_begin[tile.row];
     block[cut->queries() + at] = count;
-    block[cut->keys() + at] = host.first_token[tile.row] + count;
+    block[cut->keys() + at] = host.token_begin[tile.row] + count;
     block[cut->head() + at] = static_cast<int32_t>(i % heads);
     block[cut->row() + at] = tile.row;
   }

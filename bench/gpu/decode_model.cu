@@ -191,7 +191,7 @@ DecodeModel::DecodeModel(const ModelShape& shape, int max_rows, int64_t max_toke
   tokens = Allocate<int32_t>(max_rows);
   positions_ = Allocate<int32_t>(3 * max_rows);
   slots_ = Allocate<int32_t>(max_rows);
-  first_token_ = Allocate<int32_t>(max_rows);
+  token_begin_ = Allocate<int32_t>(max_rows);
   page_begin_ = Allocate<int32_t>(max_rows + 1);
   pages_ = Allocate<int32_t>(num_blocks_);
   parts_ = Allocate<kernels::DecodePart>(kMaxParts);
@@ -215,7 +215,7 @@ void DecodeModel::SetRows(const std::vector<int32_t>& lengths, const StepChoices
     std::vector<int32_t> blocks(num_blocks_);
     std::iota(blocks.begin(), blocks.end(), 0);
     std::shuffle(blocks.begin(), blocks.end(), std::mt19937(7));
-    std::vector<int32_t> positions(3 * rows_), slots, first_token, ids;
+    std::vector<int32_t> positions(3 * rows_), slots, token_begin, ids;
     host_page_begin_ = {0};
     for (int r = 0; r < rows_; ++r) {
       const int32_t newest = lengths[r] - 1;
@@ -223,14 +223,14 @@ void DecodeModel::SetRows(const std::vector<int32_t>& lengths, const StepChoices
       const int32_t begin = host_page_begin_.back();
       host_page_begin_.push_back(begin + (lengths[r] + kPage - 1) / kPage);
       slots.push_back(blocks[begin + newest / kPage] * kPage + newest % kPage);
-      first_token.push_back(newest);
+      token_begin.push_back(newest);
       ids.push_back((r * 9973 + 17) % shape_.vocab);
     }
     if (host_page_begin_.back() > num_blocks_) std::abort();
     host_pages_.assign(blocks.begin(), blocks.begin() + host_page_begin_.back());
     Upload(positions_, positions);
     Upload(slots_, slots);
-    Upload(first_token_, first_token);
+    Upload(token_begin_, token_begin);
     Upload(page_begin_, host_page_begin_);
     Upload(pages_, host_pages_);
     Upload(tokens, ids);

@@ -84,7 +84,7 @@ class DecodeModel {
   void *head_ = nullptr, *embedding_ = nullptr, *norm_ = nullptr;
   int64_t num_blocks_ = 0;
   kernels::RopeTable rope_;
-  int32_t *positions_ = nullptr, *slots_ = nullptr, *first_token_ = nullptr;
+  int32_t *positions_ = nullptr, *slots_ = nullptr, *token_begin_ = nullptr;
   int32_t *page_begin_ = nullptr, *pages_ = nullptr;
   kernels::DecodePart* parts_ = nullptr;
   float* partial_ = nullptr;

@@ -121,14 +121,14 @@ struct PageShape {
   int kv_heads;
   int head_dim;
   int64_t tokens;
-  int64_t first_token;
+  int64_t token_begin;
 };
 
 // Every set is a sequence of its own: shuffled blocks of the same pools, and its own buffer.
 void BenchPages(const PageShape& shape, Results* results) {
   const kernels::KvLayout layout = {
       .kv_heads = shape.kv_heads, .head_dim = shape.head_dim, .dtype = DType::kBFloat16};
-  const int64_t blocks = (shape.first_token + shape.tokens + 15) / 16;
+  const int64_t blocks = (shape.token_begin + shape.tokens + 15) / 16;
   const int64_t bytes = kernels::PageCopyBytes(layout, shape.layers, shape.tokens);
   std::vector<int32_t> ids(kSets * blocks);
   std::iota(ids.begin(), ids.end(), 0);
@@ -143,7 +143,7 @@ void BenchPages(const PageShape& shape, Results* results) {
     return kernels::PageCopyArgs{.layer_pages = pools,
                                  .num_blocks = kSets * blocks,
                                  .block_ids = page_table + i * blocks,
-                                 .first_token = shape.first_token,
+                                 .token_begin = shape.token_begin,
                                  .tokens = shape.tokens,
                                  .layout = layout,
                                  .buffer = buffers[i]};

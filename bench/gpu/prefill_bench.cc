@@ -96,7 +96,7 @@ class Model {
   void *x_, *normed_, *qkv_, *attended_, *gate_up_, *inner_, *logits_;
   std::vector<int32_t> block_ids_;
   int32_t *inputs_, *positions_, *slots_;
-  std::vector<int32_t> query_begin_, first_token_, page_begin_;
+  std::vector<int32_t> query_begin_, token_begin_, page_begin_;
   kernels::RopeTable rope_;
   kernels::AttentionPlan plan_;
   kernels::KvLayout layout_;
@@ -159,20 +159,20 @@ void Model::Plan(const Batch& batch) {
     query_begin_.push_back(static_cast<int32_t>(row * batch.tokens));
     page_begin_.push_back(static_cast<int32_t>(row * row_pages));
   }
-  first_token_.assign(batch.rows, static_cast<int32_t>(batch.before));
+  token_begin_.assign(batch.rows, static_cast<int32_t>(batch.before));
   const kernels::AttentionRows rows = {
       .rows = static_cast<int32_t>(batch.rows),
       .tokens = tokens_,
       .pages = batch.rows * row_pages,
-      .host = {query_begin_.data(), first_token_.data(), page_begin_.data(), block_ids_.data()},
-      .device = {device_->Upload(query_begin_), device_->Upload(first_token_),
+      .host = {query_begin_.data(), token_begin_.data(), page_begin_.data(), block_ids_.data()},
+      .device = {device_->Upload(query_begin_), device_->Upload(token_begin_),
                  device_->Upload(page_begin_), device_->Upload(block_ids_)}};
   CheckStatus(plan_.Make(rows, layout_, num_blocks_, shape_.heads, device_->stream()), "plan");
 }
 
 void Model::RunGateUp(const Layer& layer, int64_t rows) {
-  gemms_->Multiply({normed_, rows, shape_.hidden, layer.gate_up, 2 * shape_.inner, nullptr,
-                    nullptr, gate_up_});
+  gemms_->Multiply(
+      {normed_, rows, shape_.hidden, layer.gate_up, 2 * shape_.inner, nullptr, nullptr, gate_up_});
 }
 
 // gate_up and SwiGLU, in one kernel or two.
@@ -311,8 +311,8 @@ void Model::Check(std::string* json) {
 
 double Model::Flops() const {
   const auto n = static_cast<double>(tokens_);
-  const double left_out = static_cast<double>(shape_.layer_parameters() -
-                                              int64_t{shape_.qkv_width()} * shape_.hidden);
+  const double left_out =
+      static_cast<double>(shape_.layer_parameters() - int64_t{shape_.qkv_width()} * shape_.hidden);
   const double linear = 2 * n * static_cast<double>(shape_.layer_parameters()) * shape_.layers -
                         2 * (n - 1) * left_out;
   const auto chunk = static_cast<double>(batch_.tokens),

@@ -24,7 +24,7 @@ kernels::PageCopyArgs PieceCopier::PageCopyOf(const scheduler::CacheRange& range
   return {.layer_pages = pool.layers().subspan(first_layer, layers),
           .num_blocks = pool.num_blocks(),
           .block_ids = pages.data(),
-          .first_token = range.token_begin,
+          .token_begin = range.token_begin,
           .tokens = tokens,
           .layout = pool.layout(),
           .halves = pool.halves(),

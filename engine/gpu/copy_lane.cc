@@ -62,7 +62,7 @@ absl::StatusOr<kernels::PageCopyArgs> CopyLane::ArgsOf(const scheduler::CacheRan
              : all,
       .num_blocks = kv ? pools_.kv_blocks : pools_.embedding_pages,
       .block_ids = static_cast<const int32_t*>(device.data),
-      .first_token = range.token_begin,
+      .token_begin = range.token_begin,
       .tokens = tokens,
       .layout = layout,
       .halves = halves,

@@ -26,7 +26,7 @@ constexpr int64_t kDecodeContexts[] = {1024, 8192};
 
 int64_t MeanContext(const StepPlan& plan) {
   int64_t sum = 0;
-  for (const scheduler::PlanRow& row : plan.rows) sum += row.first_token + 1;
+  for (const scheduler::PlanRow& row : plan.rows) sum += row.token_begin + 1;
   return plan.rows.empty() ? 0 : sum / static_cast<int64_t>(plan.rows.size());
 }
 

@@ -55,7 +55,7 @@ double StepSeconds(const CostModel& cost, const scheduler::StepPlan& plan) {
   }
   for (const auto& row : plan.rows) {
     const auto count = static_cast<double>(row.token_ids.size());
-    const double context = row.first_token + count;
+    const double context = row.token_begin + count;
     if (row.token_ids.size() == 1) {
       seconds += cost.decode_per_sequence + cost.decode_per_context_token * context;
     } else {

@@ -92,7 +92,7 @@ scheduler::RowResult FakeModel::Run(const scheduler::PlanRow& row, const int32_t
   const auto count = static_cast<int32_t>(row.token_ids.size());
   uint64_t state = 0;
   for (int32_t i = 0; i < count && payload_ == FakePayload::kCarried; ++i) {
-    const int32_t token = row.first_token + i;
+    const int32_t token = row.token_begin + i;
     uint64_t input = static_cast<uint64_t>(row.token_ids[static_cast<size_t>(i)]);
     if (i == count - 1 && last_token != nullptr) input = static_cast<uint64_t>(*last_token);
     for (const scheduler::EmbeddingRange& range : row.embeddings) {

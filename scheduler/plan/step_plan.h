@@ -93,16 +93,16 @@ struct SampledBy {
   int32_t row = 0;
 };
 
-// A prefill chunk or a decode step of one sequence: tokens [first_token, first_token + count).
+// A prefill chunk or a decode step of one sequence: tokens [token_begin, token_begin + count).
 struct PlanRow {
   TaskId task;
-  int32_t first_token = 0;
+  int32_t token_begin = 0;
   // [count]; the value is ignored under an EmbeddingRange, and for the last token if sampled_by.
   std::vector<int32_t> token_ids;
   std::vector<Position3> positions;  // [count]
   std::vector<EmbeddingRange> embeddings;
   std::optional<SampledBy> sampled_by;
-  // Page table covering tokens [0, first_token + count), at least.
+  // Page table covering tokens [0, token_begin + count), at least.
   std::vector<BlockId> pages;
   // Absent: only KV is wanted (a chunk that is not the last).
   std::optional<SampleSpec> sample;

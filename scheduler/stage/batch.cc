@@ -123,7 +123,7 @@ bool MakeRoom(StageState& state, const DecodeTask& task, int32_t needed) {
 
 void AddRow(StepPlan& plan, StepRecord& record, PlanRow row, uint64_t life, Stage stage) {
   record.rows.push_back(
-      {row.task, life, static_cast<int32_t>(row.token_ids.size()), stage, row.first_token});
+      {row.task, life, static_cast<int32_t>(row.token_ids.size()), stage, row.token_begin});
   plan.rows.push_back(std::move(row));
 }
 

@@ -91,7 +91,7 @@ SamplingParams Sequence::SamplingOf(int32_t index) const {
 PlanRow Sequence::TakeRow(StepId step, int32_t row, int32_t count) {
   CHECK_TRUE(count > 0 && count <= available());
   PlanRow plan;
-  plan.first_token = planned_;
+  plan.token_begin = planned_;
   for (int32_t i = 0; i < count; ++i) plan.token_ids.push_back(TokenAt(planned_ + i));
   plan.positions = layout_.Positions(planned_, planned_ + count);
   const int32_t samples = samples_in_flight();

@@ -14,7 +14,7 @@
 #include "base/status.h"
 #include "engine/cpu/cpu_executor.h"
 #include "engine/gpu/gpu_executor.h"
-#include "engine/modelled/modelled_device.h"
+#include "engine/modelled/modelled_executor.h"
 #include "models/weights/checkpoint.h"
 #include "models/weights/dummy_weights.h"
 #include "services/runtime/served_numerics.h"
@@ -58,7 +58,7 @@ absl::StatusOr<std::unique_ptr<engine::Executor>> MakeModelled(const WorkerOptio
   if (!options.cost.empty()) {
     ASSIGN_OR_RETURN(modelled.cost, engine::ReadCostModel(options.cost));
   }
-  return std::make_unique<engine::ModelledDevice>(std::move(modelled), clock, std::move(events));
+  return std::make_unique<engine::ModelledExecutor>(std::move(modelled), clock, std::move(events));
 }
 
 absl::StatusOr<std::unique_ptr<engine::Executor>> MakeCpu(const WorkerOptions& options,

@@ -106,7 +106,7 @@ inline scheduler::StepPlan PrefillPlan(const Question& question) {
       std::find(question.ids.begin(), question.ids.end(), 1023) - question.ids.begin());
   scheduler::StepPlan plan;
   plan.rows.push_back({.task = kTask,
-                       .first_token = 0,
+                       .token_begin = 0,
                        .token_ids = question.ids,
                        .positions = question.positions,
                        .embeddings = {{first, visual, 0, SlotPages(question)}},
@@ -120,7 +120,7 @@ inline scheduler::PlanRow DecodeRow(const Question& question, int32_t offset, in
                                     int32_t first_page) {
   const int32_t at = question.positions.back().t + 1 + offset;
   return {.task = kTask,
-          .first_token = static_cast<int32_t>(question.ids.size()) + offset,
+          .token_begin = static_cast<int32_t>(question.ids.size()) + offset,
           .token_ids = {token},
           .positions = {{at, at, at}},
           .pages = Pages(first_page),

@@ -21,7 +21,7 @@ constexpr BatchShape kShape{.vocab_size = 1000, .block_tokens = 4, .embedding_pa
 
 PlanRow RandomRow(base::SeededRandom& random) {
   PlanRow row;
-  row.first_token = static_cast<int32_t>(random.Below(20));
+  row.token_begin = static_cast<int32_t>(random.Below(20));
   const auto count = static_cast<int32_t>(random.Below(3) == 0 ? 1 + random.Below(9) : 1);
   for (int32_t i = 0; i < count; ++i) {
     row.token_ids.push_back(static_cast<int32_t>(random.Below(1000)));
@@ -29,7 +29,7 @@ PlanRow RandomRow(base::SeededRandom& random) {
                              static_cast<int32_t>(random.Below(99)),
                              static_cast<int32_t>(random.Below(99))});
   }
-  for (int32_t page = 0; page * 4 < row.first_token + count; ++page) {
+  for (int32_t page = 0; page * 4 < row.token_begin + count; ++page) {
     row.pages.push_back(static_cast<int32_t>(random.Below(500)));
   }
   if (random.Below(2) == 0) row.sample = scheduler::SampleSpec{};
@@ -49,14 +49,14 @@ struct Packed {
 // Row `r` of the batch says what `row` says.
 void CheckRow(const Packed& packed, int32_t r, const PlanRow& row, int32_t index, int64_t tokens) {
   const StepArrays& at = packed.at;
-  REQUIRE(at.first_token[r] == row.first_token);
+  REQUIRE(at.token_begin[r] == row.token_begin);
   const int32_t begin = at.query_begin[r];
   REQUIRE(at.query_begin[r + 1] - begin == static_cast<int32_t>(row.token_ids.size()));
   REQUIRE(std::vector<int32_t>(at.pages + at.page_begin[r], at.pages + at.page_begin[r + 1]) ==
           row.pages);
   for (size_t i = 0; i < row.token_ids.size(); ++i) {
     const int64_t token = begin + static_cast<int64_t>(i);
-    const auto place = static_cast<int32_t>(row.first_token + i);
+    const auto place = static_cast<int32_t>(row.token_begin + i);
     REQUIRE(at.inputs[token] == row.token_ids[i]);
     REQUIRE(at.row_of_token[token] == index);
     REQUIRE(at.positions[token] == row.positions[i].t);
@@ -98,7 +98,7 @@ TEST_CASE("StepBatch: arrays say what the plan says, rows of one query first", "
 }
 
 TEST_CASE("StepBatch: visual tokens are named by slot, through the item's pages", "[engine]") {
-  PlanRow row{.first_token = 0, .token_ids = {5, -7, -7, -7, 6}, .positions = {}, .pages = {0, 1}};
+  PlanRow row{.token_begin = 0, .token_ids = {5, -7, -7, -7, 6}, .positions = {}, .pages = {0, 1}};
   row.positions.resize(5);
   row.embeddings.push_back({.row_offset = 1, .count = 3, .item_begin = 6, .pages = {9, 4}});
   StepPlan plan;

@@ -102,7 +102,7 @@ struct Scene {
     qkv.insert(qkv.end(), chunk.begin(), chunk.end());
     for (int32_t t = row.first; t < row.first + row.count; ++t) {
       slots.push_back(static_cast<int32_t>(Slot(r, t)));
-      first_token_of.push_back(t);
+      token_begin_of.push_back(t);
     }
   }
 
@@ -115,7 +115,7 @@ struct Scene {
   RopeTable rope;
   int64_t qkv_width, qkv_stride, out_stride, num_blocks;
   int32_t decode_rows;
-  std::vector<int32_t> query_begin, page_begin, pages, slots, first_token_of;
+  std::vector<int32_t> query_begin, page_begin, pages, slots, token_begin_of;
   std::vector<float> qkv, pool;
 };
 
@@ -125,7 +125,7 @@ std::vector<double> Rotated(const Scene& scene, int64_t token, int64_t column, D
   const float* x = &scene.qkv[token * scene.qkv_stride + column];
   std::vector<double> y(2 * half);
   for (int i = 0; i < half; ++i) {
-    const float angle = static_cast<float>(scene.first_token_of[token]) * scene.rope.inv_freq[i];
+    const float angle = static_cast<float>(scene.token_begin_of[token]) * scene.rope.inv_freq[i];
     const double c = std::cos(double{angle}), s = std::sin(double{angle});
     y[i] = Rounded(x[i] * c - x[i + half] * s, stored);
     y[i + half] = Rounded(x[i + half] * c + x[i] * s, stored);
@@ -196,16 +196,16 @@ Outcome Run(Bench& bench, const Scene& scene, const Stream& stream) {
   std::vector<int32_t> first, positions;
   for (const Row& row : scene.shape.rows) first.push_back(row.first);
   for (int axis = 0; axis < 3; ++axis) {
-    positions.insert(positions.end(), scene.first_token_of.begin(), scene.first_token_of.end());
+    positions.insert(positions.end(), scene.token_begin_of.begin(), scene.token_begin_of.end());
   }
-  const DeviceBuffer first_token = bench.Put(first), positions_put = bench.Put(positions);
+  const DeviceBuffer token_begin = bench.Put(first), positions_put = bench.Put(positions);
   const AttentionRows rows{
       .rows = static_cast<int32_t>(first.size()),
       .decode_rows = scene.decode_rows,
       .tokens = scene.tokens(),
       .pages = scene.page_begin.back(),
       .host = {scene.query_begin.data(), first.data(), scene.page_begin.data(), scene.pages.data()},
-      .device = {query_begin.as<int32_t>(), first_token.as<int32_t>(), page_begin.as<int32_t>(),
+      .device = {query_begin.as<int32_t>(), token_begin.as<int32_t>(), page_begin.as<int32_t>(),
                  pages.as<int32_t>()}};
   AttentionPlan plan;
   bench.Require(plan.Make(rows, scene.layout, scene.num_blocks, scene.shape.heads, stream));
@@ -351,8 +351,8 @@ TEST_CASE("AppendAndAttend: chunks, company and threads never change a bit on th
       part.qkv.assign(scene.qkv.begin() + begin * scene.qkv_stride,
                       scene.qkv.begin() + (begin + count) * scene.qkv_stride);
       part.slots.assign(scene.slots.begin() + begin, scene.slots.begin() + begin + count);
-      part.first_token_of.assign(scene.first_token_of.begin() + begin,
-                                 scene.first_token_of.begin() + begin + count);
+      part.token_begin_of.assign(scene.token_begin_of.begin() + begin,
+                                 scene.token_begin_of.begin() + begin + count);
       const Outcome outcome = Run(bench, part, {.pool = &pool});
       part.pool = outcome.pool;
       apart.insert(apart.end(), outcome.out.begin(), outcome.out.end());
@@ -383,7 +383,7 @@ TEST_CASE("AttentionPlan: refuses what does not fit", "[kernels][attention]") {
     if (fault == 4) firsts[1] = -1;
     if (fault == 5) begins[1] = 22;
     rows.host.query_begin = begins.data();
-    rows.host.first_token = firsts.data();
+    rows.host.token_begin = firsts.data();
     INFO(fault);
     CHECK(plan.Make(rows, layout, 5, 4, {}).code() == absl::StatusCode::kInvalidArgument);
   }

@@ -19,7 +19,7 @@ struct Case {
   int layers;
   int kv_heads;
   int head_dim;
-  int64_t first_token;
+  int64_t token_begin;
   int64_t tokens;
   int block_tokens = 16;
 };
@@ -39,7 +39,7 @@ struct Scene {
               .kv_heads = c.kv_heads,
               .head_dim = c.head_dim,
               .dtype = DType::kBFloat16};
-    const int64_t used = (c.first_token + c.tokens + c.block_tokens - 1) / c.block_tokens;
+    const int64_t used = (c.token_begin + c.tokens + c.block_tokens - 1) / c.block_tokens;
     num_blocks = used + 5;
     block_ids.resize(num_blocks);
     std::iota(block_ids.begin(), block_ids.end(), 0);
@@ -57,7 +57,7 @@ struct Scene {
     int64_t at = 0;
     for (int l = 0; l < c.layers; ++l) {
       for (int half = 0; half < 2; ++half) {
-        for (int64_t t = c.first_token; t < c.first_token + c.tokens; ++t) {
+        for (int64_t t = c.token_begin; t < c.token_begin + c.tokens; ++t) {
           const int64_t offset = layout.KeyOffset(block_ids[t / c.block_tokens],
                                                   static_cast<int>(t % c.block_tokens)) +
                                  half * layout.half_block_elements();
@@ -83,7 +83,7 @@ enum class Verb { kGather, kScatter };
 // Runs one op on the device's copy of the scene, the naive one on the scene, and compares it all.
 void CheckVerb(Device device, Verb verb, const Case& c) {
   INFO("layers " << c.layers << " heads " << c.kv_heads << " dim " << c.head_dim << " first "
-                 << c.first_token << " tokens " << c.tokens << " verb " << static_cast<int>(verb));
+                 << c.token_begin << " tokens " << c.tokens << " verb " << static_cast<int>(verb));
   Scene scene(c);
   std::vector<std::unique_ptr<DeviceBuffer>> pools;
   std::vector<void*> bases;
@@ -95,7 +95,7 @@ void CheckVerb(Device device, Verb verb, const Case& c) {
   const PageCopyArgs args = {.layer_pages = bases,
                              .num_blocks = scene.num_blocks,
                              .block_ids = ids.as<int32_t>(),
-                             .first_token = c.first_token,
+                             .token_begin = c.token_begin,
                              .tokens = c.tokens,
                              .layout = scene.layout,
                              .buffer = buffer.get()};
@@ -161,7 +161,7 @@ TEST_CASE("PageCopy: a block outside the pool is refused and nothing is written"
   CHECK(GatherPages(args, {}).code() == absl::StatusCode::kInvalidArgument);
   args.tokens = 0;
   CHECK(GatherPages(args, {}).ok());
-  args.first_token = -1;
+  args.token_begin = -1;
   CHECK(GatherPages(args, {}).code() == absl::StatusCode::kInvalidArgument);
 }
 

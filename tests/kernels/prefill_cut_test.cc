@@ -13,18 +13,18 @@ namespace triptych::kernels {
 namespace {
 
 struct Batch {
-  std::vector<int32_t> query_begin = {0}, first_token, page_begin = {0};
+  std::vector<int32_t> query_begin = {0}, token_begin, page_begin = {0};
 
   void Add(int32_t first, int32_t count) {
-    first_token.push_back(first);
+    token_begin.push_back(first);
     query_begin.push_back(query_begin.back() + count);
     page_begin.push_back(page_begin.back() + (first + count + 15) / 16);
   }
   AttentionRows rows() const {
-    return {.rows = static_cast<int32_t>(first_token.size()),
+    return {.rows = static_cast<int32_t>(token_begin.size()),
             .tokens = query_begin.back(),
             .pages = page_begin.back(),
-            .host = {query_begin.data(), first_token.data(), page_begin.data(), nullptr}};
+            .host = {query_begin.data(), token_begin.data(), page_begin.data(), nullptr}};
   }
 };
 
@@ -58,7 +58,7 @@ TEST_CASE("PrefillCut: every tile of every chunk and head is dealt once", "[kern
       CHECK(block[cut.query_begin() + i] == batch.query_begin[row]);
       CHECK(block[cut.page_begin() + i] == batch.page_begin[row]);
       CHECK(block[cut.queries() + i] == batch.query_begin[row + 1] - batch.query_begin[row]);
-      CHECK(block[cut.keys() + i] == batch.first_token[row] + block[cut.queries() + i]);
+      CHECK(block[cut.keys() + i] == batch.token_begin[row] + block[cut.queries() + i]);
     }
     size_t want = 0;
     for (int32_t row = first_row; row < rows; ++row) {

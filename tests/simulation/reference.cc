@@ -58,7 +58,7 @@ std::vector<int32_t> Answer(const scheduler::PulledInput& input) {
   const int32_t blocks = (layout->num_tokens() + input.max_tokens) / kBlockTokens + 1;
   base::SimulatedClock clock;
   scheduler::StepResult result;
-  engine::ModelledExecutor device(
+  engine::SimulatedExecutor device(
       SimDevice(blocks, kMaxPosition), clock,
       {.on_result = [&](scheduler::StepResult r) { result = std::move(r); }});
   scheduler::PlanRow row{.token_ids = layout->token_ids,

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/random.h"
-#include "engine/modelled/modelled_executor.h"
+#include "engine/modelled/simulated_executor.h"
 #include "scheduler/plan/gateway_messages.h"
 #include "scheduler/stage/stage_actions.h"
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/modelled/modelled_executor.h"
+#include "engine/modelled/simulated_executor.h"
 #include "scheduler/stage/stage_scheduler.h"
 #include "tests/simulation/sim_cluster.h"
 
@@ -44,7 +44,7 @@ class SimWorker final : public ControlPeer {
 
   const std::string roles;
   scheduler::StageScheduler stage;
-  engine::ModelledExecutor executor;
+  engine::SimulatedExecutor executor;
 
  private:
   engine::ExecutorEvents Events();

@@ -153,7 +153,7 @@ TEST_CASE("GpuExecutor: a decode row says the same in any company", "[engine][gp
     for (size_t i = 0; i < rows; ++i) {
       scheduler::PlanRow row = DecodeRow(question, 0, answer.at(0), 3);
       // One sequence writes its token; the others only read along and write into their own block.
-      if (i > 0) row.pages[row.first_token / 16] = static_cast<int32_t>(200 + i);
+      if (i > 0) row.pages[row.token_begin / 16] = static_cast<int32_t>(200 + i);
       plan.rows.push_back(std::move(row));
     }
     const scheduler::StepResult result = engine.Run(std::move(plan));

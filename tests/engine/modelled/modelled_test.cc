@@ -5,7 +5,7 @@
 
 #include "base/checksum.h"
 #include "base/mutex.h"
-#include "engine/modelled/modelled_device.h"
+#include "engine/modelled/modelled_executor.h"
 
 namespace triptych::engine {
 namespace {
@@ -50,13 +50,13 @@ struct Device {
   std::vector<scheduler::StepResult> results;
   std::vector<BufferId> imported;
   std::vector<scheduler::ExportResult> exported;
-  ModelledExecutor executor;
+  SimulatedExecutor executor;
   uint64_t last[scheduler::kNumLanes] = {};
 };
 
 scheduler::PlanRow Row(int32_t first, std::vector<int32_t> ids,
                        std::vector<scheduler::BlockId> pages, bool sample = true) {
-  scheduler::PlanRow row{.task = TaskId{{}, 1}, .first_token = first};
+  scheduler::PlanRow row{.task = TaskId{{}, 1}, .token_begin = first};
   for (size_t i = 0; i < ids.size(); ++i) {
     const int32_t at = first + static_cast<int32_t>(i);
     row.positions.push_back({at, at, at});
@@ -69,7 +69,7 @@ scheduler::PlanRow Row(int32_t first, std::vector<int32_t> ids,
 
 int32_t Token(const scheduler::StepResult& result) { return result.rows.at(0).tokens.at(0).token; }
 
-TEST_CASE("ModelledExecutor: chunks and blocks do not change the answer", "[engine][modelled]") {
+TEST_CASE("SimulatedExecutor: chunks and blocks do not change the answer", "[engine][modelled]") {
   Device whole, parts;
   const int32_t once = Token(whole.Step({.rows = {Row(0, {5, 6, 7, 8, 9, 10}, {0, 1})}}));
   parts.Step({.rows = {Row(0, {5, 6, 7}, {9}, false)}});
@@ -77,7 +77,7 @@ TEST_CASE("ModelledExecutor: chunks and blocks do not change the answer", "[engi
   CHECK(Token(parts.Step({.rows = {Row(3, {8, 9, 11}, {9, 2})}})) != once);
 }
 
-TEST_CASE("ModelledExecutor: a wrong block or a wrong embedding changes the answer",
+TEST_CASE("SimulatedExecutor: a wrong block or a wrong embedding changes the answer",
           "[engine][modelled]") {
   Device device;
   device.Step({.rows = {Row(0, {5, 6, 7, 8}, {0}, false)}});
@@ -100,7 +100,7 @@ TEST_CASE("ModelledExecutor: a wrong block or a wrong embedding changes the answ
   CHECK(Token(device.Step({.rows = {earlier}})) != token);
 }
 
-TEST_CASE("ModelledExecutor: what is exported and imported is the same KV", "[engine][modelled]") {
+TEST_CASE("SimulatedExecutor: what is exported and imported is the same KV", "[engine][modelled]") {
   Device from, to;
   const scheduler::PieceBuffer staged{BufferId(1), 64, 32}, landed{BufferId(7), 256, 32};
   const scheduler::CacheRange range{scheduler::TransferKind::kKv, 0, 4, 0, 1};
@@ -123,7 +123,7 @@ TEST_CASE("ModelledExecutor: what is exported and imported is the same KV", "[en
   CHECK(Token(from.Step({.rows = {Row(4, {9}, {0, 1})}})) == there);
 }
 
-TEST_CASE("ModelledExecutor: a row may take the token of the step before it",
+TEST_CASE("SimulatedExecutor: a row may take the token of the step before it",
           "[engine][modelled]") {
   Device device, known;
   const int32_t first = Token(known.Step({.rows = {Row(0, {5, 6}, {0})}}));
@@ -138,7 +138,7 @@ TEST_CASE("ModelledExecutor: a row may take the token of the step before it",
   CHECK(Token(device.results[1]) == second);
 }
 
-TEST_CASE("ModelledExecutor: a step takes its cost, after the step before it",
+TEST_CASE("SimulatedExecutor: a step takes its cost, after the step before it",
           "[engine][modelled]") {
   Device device;
   const auto begin = device.clock.Now();
@@ -149,7 +149,8 @@ TEST_CASE("ModelledExecutor: a step takes its cost, after the step before it",
   CHECK(device.executor.NextEvent() > begin + base::FromSeconds(1.9 * CostModel().step_fixed));
 }
 
-TEST_CASE("ModelledExecutor: a long encode and short rows share the device", "[engine][modelled]") {
+TEST_CASE("SimulatedExecutor: a long encode and short rows share the device",
+          "[engine][modelled]") {
   Device device;
   const auto begin = device.clock.Now();
   const double rows = CostModel().step_fixed;
@@ -173,7 +174,7 @@ TEST_CASE("ModelledExecutor: a long encode and short rows share the device", "[e
   CHECK(base::ToSeconds(device.clock.Now() - begin) == Approx(encode + 2 * rows));
 }
 
-TEST_CASE("ModelledExecutor: a copy waits for no step but the one that writes it",
+TEST_CASE("SimulatedExecutor: a copy waits for no step but the one that writes it",
           "[engine][modelled]") {
   Device device;
   const scheduler::CacheRange range{scheduler::TransferKind::kKv, 0, 4, 0, 1};
@@ -193,7 +194,7 @@ TEST_CASE("ModelledExecutor: a copy waits for no step but the one that writes it
   CHECK(device.exported[1].buffer == first.id);
 }
 
-TEST_CASE("ModelledExecutor: declared sizes carry no bytes, and tokens depend on their index",
+TEST_CASE("SimulatedExecutor: declared sizes carry no bytes, and tokens depend on their index",
           "[engine][modelled]") {
   Device device(FakePayload::kDeclared);
   CHECK(device.executor.transfer_regions().staging.declared_only());
@@ -214,19 +215,19 @@ TEST_CASE("CostModel: a file names what differs from the defaults", "[engine][mo
   CHECK(ReadCostModel("/nowhere/costs").status().code() == absl::StatusCode::kNotFound);
 }
 
-TEST_CASE("ModelledDevice: results come from its own thread, in order", "[engine][modelled]") {
+TEST_CASE("ModelledExecutor: results come from its own thread, in order", "[engine][modelled]") {
   base::RealClock clock;
   base::Mutex mutex;
   base::CondVar changed;
   std::vector<StepId> ids;
   CostModel fast;
   fast.step_fixed = 1e-4;
-  ModelledDevice device({.capacity = SmallCapacity(), .cost = fast}, clock,
-                        {.on_result = [&](const scheduler::StepResult& result) {
-                          base::MutexLock lock(&mutex);
-                          ids.push_back(result.id);
-                          changed.NotifyAll();
-                        }});
+  ModelledExecutor device({.capacity = SmallCapacity(), .cost = fast}, clock,
+                          {.on_result = [&](const scheduler::StepResult& result) {
+                            base::MutexLock lock(&mutex);
+                            ids.push_back(result.id);
+                            changed.NotifyAll();
+                          }});
   for (uint64_t i = 1; i <= 20; ++i) {
     device.Submit({.id = StepId(i)});
     base::MutexLock lock(&mutex);

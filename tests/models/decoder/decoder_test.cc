@@ -60,7 +60,7 @@ class Bench {
 
   // Tokens [begin, end) of `prompt`, whose pages begin at block kBlocksPerSequence * sequence.
   scheduler::PlanRow Row(const Prompt& prompt, int32_t begin, int32_t end, int sequence) {
-    scheduler::PlanRow row{.first_token = begin};
+    scheduler::PlanRow row{.token_begin = begin};
     const auto total = static_cast<int64_t>(prompt.ids.size());
     const ModelConfig& config = decoder_.config();
     int32_t visual = 0;

@@ -217,14 +217,14 @@ class FakeEngine {
     }
     for (int32_t i = 0; i < count; ++i) {
       for (int32_t l = 0; l < num_layers_; ++l) {
-        Kv(row.pages, l, row.first_token + i) = KvWord(inputs[i], row.positions.at(i)) + l;
+        Kv(row.pages, l, row.token_begin + i) = KvWord(inputs[i], row.positions.at(i)) + l;
       }
     }
     RowResult result{.task = row.task};
     if (broken.contains(row.task)) result.numerical_error = true;
     if (!row.sample || result.numerical_error) return result;
     uint64_t digest = 0;
-    for (int32_t t = 0; t < row.first_token + count; ++t) {
+    for (int32_t t = 0; t < row.token_begin + count; ++t) {
       const uint64_t word = Kv(row.pages, 0, t);
       for (int32_t l = 1; l < num_layers_; ++l) REQUIRE(Kv(row.pages, l, t) == word + l);
       digest = Mix(digest, word);
