@@ -321,7 +321,7 @@ std::string PackAndCheck(const base::MemoryRef& landing) {
     return kernels::PageCopyArgs{.layer_pages = absl::MakeConstSpan(layers).subspan(first, count),
                                  .num_blocks = kBlocks,
                                  .block_ids = static_cast<const int32_t*>(device_pages.ref().data),
-                                 .first_token = 0,
+                                 .token_begin = 0,
                                  .tokens = kTokens,
                                  .layout = layout,
                                  .halves = 2,
