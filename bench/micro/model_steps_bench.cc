@@ -20,7 +20,7 @@ constexpr int kVisualTokens = 256;
 scheduler::StepPlan PlanOf(int32_t first, int32_t count, bool picture) {
   scheduler::StepPlan plan;
   scheduler::PlanRow& row = plan.rows.emplace_back();
-  row.first_token = first;
+  row.token_begin = first;
   row.token_ids.assign(count, 5);
   row.positions.assign(count, {first, first, first});
   row.pages.resize(64);

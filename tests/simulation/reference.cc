@@ -91,9 +91,9 @@ std::vector<int32_t> Answer(const scheduler::PulledInput& input) {
     const auto length = static_cast<int32_t>(answer.size());
     if (answer.back() == kStopToken || length == input.max_tokens) return answer;
     plan = {};
-    row.first_token = layout->num_tokens() + length - 1;
+    row.token_begin = layout->num_tokens() + length - 1;
     row.token_ids = {answer.back()};
-    row.positions = {layout->PositionAt(row.first_token)};
+    row.positions = {layout->PositionAt(row.token_begin)};
     row.embeddings.clear();
     row.sample->index = length;
   }
