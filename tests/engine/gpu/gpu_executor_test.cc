@@ -14,7 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/checksum.h"
 #include "base/cuda.h"
-#include "kernels/checksum.h"
+#include "kernels/activation.h"
 #include "kernels/cuda_context.h"
 #include "models/weights/checkpoint.h"
 #include "tests/engine/engine_question.h"
@@ -188,9 +188,12 @@ TEST_CASE(kInjected, "[.][engine][gpu]") {
   auto stream = base::CudaStream::Create(base::CudaPriority::kHigh);
   REQUIRE(stream.ok());
   kernels::CudaContext context{.stream = stream->get()};
-  uint64_t* const nowhere = reinterpret_cast<uint64_t*>(uint64_t{1} << 20);
-  (void)kernels::Checksum({.data = nowhere, .bytes = 1 << 20, .checksum = nowhere},
-                          {.device = kernels::Device::kCuda, .cuda = &context});
+  // A kernel alone: a copy or a fill of such memory would be refused before it starts.
+  void* const nowhere = reinterpret_cast<void*>(uint64_t{1} << 20);
+  REQUIRE(kernels::Gelu({.x = nowhere, .count = 1 << 20, .dtype = base::DType::kBFloat16},
+                        {.device = kernels::Device::kCuda, .cuda = &context})
+              .ok());
+  (void)stream->Synchronize();
   engine.Run(PrefillPlan(question));
   FAIL("a step went on after an illegal address");
 }
