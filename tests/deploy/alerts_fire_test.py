@@ -173,13 +173,20 @@ def faults(cluster, firing):
         fires("TriptychRefusing")
     with cluster.stopped("scheduler"):
         fires("TriptychNoScheduler")
+    killed = set()
+
+    def kill_a_new_one():
+        """A status is of a moment ago: the process that it names may be gone, or killed already."""
+        process = cluster.processes()["decode-0"]
+        if process["state"] != "ready" or process["pid"] in killed:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process["pid"], signal.SIGKILL)
+            killed.add(process["pid"])
+        return process["pid"] in killed
+
     for _ in range(5):
-        before = cluster.processes()["decode-0"]
-        if before["pid"]:
-            os.kill(before["pid"], signal.SIGKILL)
-        wait("decode-0 is started again",
-             lambda: cluster.processes()["decode-0"]["state"] == "ready" and
-             cluster.processes()["decode-0"]["pid"] != before["pid"])
+        wait("decode-0 is there, to be killed", kill_a_new_one)
     fires("TriptychWorkersLost")
     gateway = cluster.processes()["gateway"]["pid"]
     opened = len(os.listdir(f"/proc/{gateway}/fd"))
