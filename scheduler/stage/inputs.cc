@@ -153,8 +153,9 @@ void StartDecode(StageState& state, DecodeTask& task) {
   auto layout = ResolveLayout(input.segments, {}, state.config.layout);
   if (!layout.ok()) return Fail(state, task.assign.task, layout.status());
   const FirstToken first = *std::move(waiting->first);
-  const int32_t computed = layout->num_tokens() + first.index;
-  const int32_t kv_tokens = task.local ? computed : task.assign.prompt_tokens;
+  // The index is a peer's word; it is held against the answer's prefix below.
+  const int64_t computed = int64_t{layout->num_tokens()} + first.index;
+  const int64_t kv_tokens = task.local ? computed : task.assign.prompt_tokens;
   std::vector<int32_t> answer = std::move(input.prefix_tokens);
   const auto prefix = static_cast<int32_t>(answer.size());
   absl::Status tokens = CheckTokens(state, answer);
@@ -177,7 +178,8 @@ void StartDecode(StageState& state, DecodeTask& task) {
     answer.push_back(first.token.token);
     task.outbox->Push(first.token);
   }
-  Sequence sequence(std::move(*layout), std::move(answer), kv_tokens, std::move(limits));
+  Sequence sequence(std::move(*layout), std::move(answer), static_cast<int32_t>(kv_tokens),
+                    std::move(limits));
   task.own_index = sequence.answer_tokens();
   if (const Finish finish = sequence.finish(); finish != Finish::kNone) {
     if (prefix > first.index) {
