@@ -1,14 +1,12 @@
 #include "services/runtime/admin_server.h"
 
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/strand.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
-#include <thread>
 #include <utility>
 
 #include "base/process_stats.h"
-#include "services/runtime/listener.h"
+#include "services/runtime/accept_loop.h"
 
 namespace triptych::services {
 namespace {
@@ -83,41 +81,17 @@ class Session : public std::enable_shared_from_this<Session> {
 
 class AdminServer::Impl {
  public:
-  explicit Impl(AdminPages pages) : pages_(std::move(pages)), acceptor_(context_) {}
-  ~Impl() {
-    context_.stop();
-    if (thread_.joinable()) thread_.join();
-  }
+  explicit Impl(AdminPages pages) : pages_(std::move(pages)) {}
 
   absl::StatusOr<std::string> Listen(const std::string& address) {
-    absl::StatusOr<std::string> bound = services::Listen(address, kBacklog, &acceptor_);
-    if (!bound.ok()) return bound;
-    Accept();
-    thread_ = std::thread([this] { context_.run(); });
-    return bound;
+    return loop_.Listen(address, kBacklog);
   }
 
  private:
-  void Accept() {
-    acceptor_.async_accept([this](beast::error_code error, Tcp::socket socket) {
-      if (error == asio::error::operation_aborted) return;
-      if (!error) {
-        std::make_shared<Session>(std::move(socket), pages_)->Run();
-        return Accept();
-      }
-      // No descriptor is free: at once again would only burn the processor.
-      pause_.expires_after(std::chrono::milliseconds(50));
-      pause_.async_wait([this](beast::error_code stopped) {
-        if (!stopped) Accept();
-      });
-    });
-  }
-
   const AdminPages pages_;
-  asio::io_context context_{1};
-  Tcp::acceptor acceptor_;
-  asio::steady_timer pause_{context_};
-  std::thread thread_;
+  AcceptLoop loop_{1, [this](Tcp::socket socket) {
+                     std::make_shared<Session>(std::move(socket), pages_)->Run();
+                   }};
 };
 
 AdminServer::AdminServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -2,18 +2,13 @@
 
 #include <sys/socket.h>
 
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/strand.hpp>
-#include <thread>
 #include <utility>
-#include <vector>
 
 #include "services/gateway/core/connection_table.h"
 #include "services/gateway/http/http_session.h"
 #include "services/gateway/rpc/passage.h"
-#include "services/runtime/listener.h"
+#include "services/runtime/accept_loop.h"
 
 namespace triptych::services {
 namespace {
@@ -24,42 +19,18 @@ using Error = boost::system::error_code;
 
 constexpr int kThreads = 2;
 constexpr int kBacklog = 4096;
-// When the process is out of descriptors, accepting again at once would only burn a core.
-constexpr auto kAcceptPause = std::chrono::milliseconds(50);
 
 }  // namespace
 
 class HttpServer::Impl {
  public:
   Impl(const FrontEnd& front, const HttpTimeouts& timeouts) : front_(front), timeouts_(timeouts) {}
-  ~Impl() {
-    context_.stop();
-    for (std::thread& thread : threads_) thread.join();
-  }
 
   absl::StatusOr<std::string> Listen(const std::string& address) {
-    absl::StatusOr<std::string> bound = services::Listen(address, kBacklog, &acceptor_);
-    if (!bound.ok()) return bound;
-    Accept();
-    for (int i = 0; i < kThreads; ++i) threads_.emplace_back([this] { context_.run(); });
-    return bound;
+    return loop_.Listen(address, kBacklog);
   }
 
  private:
-  void Accept() {
-    acceptor_.async_accept(asio::make_strand(context_), [this](Error error, Tcp::socket socket) {
-      if (error == asio::error::operation_aborted) return;
-      if (!error) {
-        Admit(std::move(socket));
-        return Accept();
-      }
-      pause_.expires_after(kAcceptPause);
-      pause_.async_wait([this](Error stopped) {
-        if (!stopped) Accept();
-      });
-    });
-  }
-
   void Admit(Tcp::socket socket) {
     Error error;
     const std::string host = socket.remote_endpoint(error).address().to_string();
@@ -86,10 +57,7 @@ class HttpServer::Impl {
   const FrontEnd& front_;
   const HttpTimeouts timeouts_;
   ConnectionTable<HttpSession> table_{front_.connections};
-  asio::io_context context_{kThreads};
-  Tcp::acceptor acceptor_{context_};
-  asio::steady_timer pause_{context_};
-  std::vector<std::thread> threads_;
+  AcceptLoop loop_{kThreads, [this](Tcp::socket socket) { Admit(std::move(socket)); }};
 };
 
 HttpServer::HttpServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -2,22 +2,15 @@
 
 #include <unistd.h>
 
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/post.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/strand.hpp>
-#include <future>
-#include <thread>
 #include <utility>
-#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
 #include "services/gateway/core/connection_table.h"
 #include "services/gateway/rpc/passage.h"
-#include "services/runtime/listener.h"
+#include "services/runtime/accept_loop.h"
 
 namespace triptych::services {
 namespace {
@@ -28,7 +21,6 @@ using Error = boost::system::error_code;
 
 constexpr int kThreads = 2;
 constexpr int kBacklog = 4096;
-constexpr auto kAcceptPause = std::chrono::milliseconds(50);
 
 }  // namespace
 
@@ -36,29 +28,12 @@ class Http2Gate::Impl {
  public:
   Impl(const FrontEnd& front, RpcServer* server, const FrameLimits& limits)
       : front_(front), server_(server), meter_(limits, &front.budget), table_(front.connections) {}
-  ~Impl() {
-    context_.stop();
-    for (std::thread& thread : threads_) thread.join();
-  }
 
   absl::StatusOr<std::string> Listen(const std::string& address) {
-    absl::StatusOr<std::string> bound = services::Listen(address, kBacklog, &acceptor_);
-    if (!bound.ok()) return bound;
-    Accept();
-    for (int i = 0; i < kThreads; ++i) threads_.emplace_back([this] { context_.run(); });
-    return bound;
+    return loop_.Listen(address, kBacklog);
   }
 
-  void StopAccepting() {
-    std::promise<void> stopped;
-    asio::post(acceptor_.get_executor(), [this, &stopped] {
-      Error ignored;
-      pause_.cancel();
-      acceptor_.close(ignored);
-      stopped.set_value();
-    });
-    stopped.get_future().wait();
-  }
+  void StopAccepting() { loop_.StopAccepting(); }
 
   Client ClientOf(const std::string& peer) const {
     base::MutexLock lock(&mutex_);
@@ -67,21 +42,6 @@ class Http2Gate::Impl {
   }
 
  private:
-  void Accept() {
-    acceptor_.async_accept(asio::make_strand(context_), [this](Error error, Tcp::socket socket) {
-      if (error == asio::error::operation_aborted || !acceptor_.is_open()) return;
-      if (!error) {
-        Admit(std::move(socket));
-        return Accept();
-      }
-      // No descriptor is free: at once again would only burn the processor.
-      pause_.expires_after(kAcceptPause);
-      pause_.async_wait([this](Error stopped) {
-        if (!stopped) Accept();
-      });
-    });
-  }
-
   void Admit(Tcp::socket socket) {
     Error error;
     const std::string host = socket.remote_endpoint(error).address().to_string();
@@ -117,10 +77,7 @@ class Http2Gate::Impl {
   mutable base::Mutex mutex_;
   // By gRPC's name; at most one a descriptor number.
   absl::flat_hash_map<std::string, Client> clients_ ABSL_GUARDED_BY(mutex_);
-  asio::io_context context_{kThreads};
-  Tcp::acceptor acceptor_{asio::make_strand(context_)};
-  asio::steady_timer pause_{acceptor_.get_executor()};
-  std::vector<std::thread> threads_;
+  AcceptLoop loop_{kThreads, [this](Tcp::socket socket) { Admit(std::move(socket)); }};
 };
 
 Http2Gate::Http2Gate(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
