@@ -46,6 +46,7 @@ void BouncedTransport::Copy(const std::shared_ptr<State>& state, PeerCopier& cop
 
 void BouncedTransport::Send(scheduler::Incarnation peer, const std::string& address,
                             uint64_t sequence, base::MemoryRef bytes, OnDone on_done) {
+  if (bytes.data == nullptr) return inner_.Send(peer, address, sequence, bytes, std::move(on_done));
   const std::optional<base::MemoryRef> host = TwinOf(staging_, bytes);
   if (!host.has_value()) return on_done(Outside());
   Copy(
@@ -59,6 +60,7 @@ void BouncedTransport::Send(scheduler::Incarnation peer, const std::string& addr
 
 void BouncedTransport::Receive(scheduler::Incarnation peer, uint64_t sequence,
                                base::MemoryRef landing, OnDone on_done) {
+  if (landing.data == nullptr) return inner_.Receive(peer, sequence, landing, std::move(on_done));
   const std::optional<base::MemoryRef> host = TwinOf(landing_, landing);
   if (!host.has_value()) return on_done(Outside());
   inner_.Receive(peer, sequence, *host,

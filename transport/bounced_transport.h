@@ -26,7 +26,7 @@ class BouncedTransport final : public Transport {
   // Waits for copies under way. What the inner transport completes later ends with ABORTED.
   ~BouncedTransport() override;
 
-  // FAILED_PRECONDITION: not of the region.
+  // FAILED_PRECONDITION: not of the region. What is only declared is left to the inner transport.
   void Send(scheduler::Incarnation peer, const std::string& address, uint64_t sequence,
             base::MemoryRef bytes, OnDone on_done) override;
   void Receive(scheduler::Incarnation peer, uint64_t sequence, base::MemoryRef landing,
