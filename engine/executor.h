@@ -1,11 +1,12 @@
 #pragma once
 
 // Runs plans on one device. It knows no transport and takes no decision: which block, slot or
-// buffer is used for what is in the plan. Back ends: engine/cpu, engine/modelled, later engine/gpu.
+// buffer is used for what is in the plan. Back ends: engine/cpu, engine/gpu, engine/modelled.
 //
 // Lanes: language steps run one after another, and so do encode steps; the two lanes, imports and
 // exports run beside each other and never wait for each other, but an export for the step that it
-// names. So the device may copy while it computes, and a long encode holds up no token.
+// names. So the device may copy while it computes, and encodes hold up no token for long: on a CPU
+// for one item at most (docs/decisions/0009), on a GPU decode steps run beside them.
 //
 // Thread rule: one owner thread calls every method but ChecksumLanded, which any may call. Events
 // come from the engine's own threads, several of them (or, modelled in virtual time, from whoever

@@ -183,16 +183,20 @@ StepArrays StepArraysAt(const BatchLimits& limits, void* base) {
   return TakeArrays(limits, &cursor);
 }
 
-int32_t SampledRing::IndexOf(const scheduler::SampledBy& source) const {
-  for (int64_t step = std::max<int64_t>(0, noted_ - kSteps); step < noted_; ++step) {
+int32_t SampledRing::Find(const scheduler::SampledBy& source) const {
+  for (int64_t step = std::max<int64_t>(0, noted_ - kNamed); step < noted_; ++step) {
     const Step& known = steps_[step % kSteps];
     if (known.id != source.step) continue;
-    const int32_t index = known.index_of_row.at(source.row);
-    CHECK_TRUE(index >= 0);
-    return index;
+    const auto rows = static_cast<int32_t>(known.index_of_row.size());
+    return source.row >= 0 && source.row < rows ? known.index_of_row[source.row] : -1;
   }
-  CHECK_TRUE(false && "a row names a step that is not among the latest");
   return -1;
+}
+
+int32_t SampledRing::IndexOf(const scheduler::SampledBy& source) const {
+  const int32_t index = Find(source);
+  CHECK_GE(index, 0);
+  return index;
 }
 
 int32_t SampledRing::Note(const scheduler::StepPlan& plan) {

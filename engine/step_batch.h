@@ -66,14 +66,17 @@ struct StepBatch {
 // the tokens of its sampled rows in the plan's order. One thread.
 class SampledRing {
  public:
-  // Two steps are in flight and a row names one of them, or the one before.
+  // Two steps are in flight, and results are read while the next are packed.
   static constexpr int kSteps = 4;
+  // A row names the step before its own or the one before that.
+  static constexpr int kNamed = 2;
 
   explicit SampledRing(int32_t rows) : rows_(rows) {}
 
-  // Index of the token that `source` names. A step that is not among the latest kSteps noted
-  // (another step, or its own) or a row of it that sampled nothing is a CHECK: every engine refuses
-  // it.
+  // Index of the token that `source` names; -1 for a step that is not among the latest kNamed noted
+  // (an older one, or its own) and for what is no row of it that samples.
+  int32_t Find(const scheduler::SampledBy& source) const;
+  // The same, of what a planner may name: another is its fault, and a CHECK in every engine.
   int32_t IndexOf(const scheduler::SampledBy& source) const;
   // Takes the step up as the latest; the index of its first token. More than `rows` sampled rows
   // are a CHECK.

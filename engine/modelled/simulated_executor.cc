@@ -160,7 +160,10 @@ scheduler::StepResult SimulatedExecutor::Run(const Step& step) {
 int32_t SimulatedExecutor::Sampled(const scheduler::SampledBy& by) const {
   for (const scheduler::StepResult& result : done_) {
     if (result.id != by.step) continue;
-    return result.rows.at(static_cast<size_t>(by.row)).tokens.at(0).token;
+    CHECK_TRUE(by.row >= 0 && by.row < static_cast<int32_t>(result.rows.size()));
+    const scheduler::RowResult& row = result.rows[static_cast<size_t>(by.row)];
+    CHECK_TRUE(!row.tokens.empty());
+    return row.tokens[0].token;
   }
   CHECK_TRUE(false);  // it names no step that this one may follow
   return 0;

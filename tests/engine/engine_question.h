@@ -219,4 +219,21 @@ void CheckDraws(const Question& question, Make make) {
   CHECK(other.results.Take().rows.at(0).tokens.at(0).token == best);
 }
 
+// The greedy answer by an encode, a prefill and decode steps, each after the one before.
+inline std::vector<int32_t> GreedyAnswer(EngineBench& engine, const Question& question) {
+  engine.executor().ProvideInput(kTask, question.input);
+  engine.Run(EncodePlan(question));
+  engine.executor().DropInput(kTask);
+  scheduler::StepResult result = engine.Run(PrefillPlan(question));
+  std::vector<int32_t> answer;
+  for (size_t i = 0; i < question.greedy.size(); ++i) {
+    REQUIRE(result.rows.at(0).tokens.size() == 1);
+    answer.push_back(result.rows[0].tokens[0].token);
+    scheduler::StepPlan plan;
+    plan.rows.push_back(DecodeRow(question, static_cast<int32_t>(i), answer.back(), 3));
+    result = engine.Run(std::move(plan));
+  }
+  return answer;
+}
+
 }  // namespace triptych::engine

@@ -138,6 +138,18 @@ TEST_CASE("StepBatch: a row finds the token of a recent step by its row of that 
   CHECK(ring.IndexOf({StepId(5), 0}) == 0);  // step 1's place has come round
 }
 
+TEST_CASE("StepBatch: a row may name no other step, and no row that samples nothing", "[engine]") {
+  SampledRing ring(8);
+  CHECK(ring.Find({StepId(1), 0}) == -1);
+  for (uint64_t id = 1; id <= 3; ++id) ring.Note(Sampling(id, {false, true}));
+  CHECK(ring.Find({StepId(3), 1}) == 16);
+  CHECK(ring.Find({StepId(2), 1}) == 8);
+  CHECK(ring.Find({StepId(1), 1}) == -1);  // two steps ago
+  CHECK(ring.Find({StepId(4), 1}) == -1);  // its own
+  CHECK(ring.Find({StepId(3), 0}) == -1);
+  for (const int32_t row : {-1, 2}) CHECK(ring.Find({StepId(3), row}) == -1);
+}
+
 TEST_CASE("StepBatch: each row's biases and counts follow the row before's", "[engine]") {
   SampledRing ring(8);
   ring.Note(Sampling(1, {true, true}));

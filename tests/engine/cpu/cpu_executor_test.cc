@@ -31,19 +31,7 @@ TEST_CASE("CpuExecutor: encode, prefill and decode answer as the published imple
   if (ReferencesMissing()) return;
   const Question question = ReadQuestion();
   EngineBench engine(MakeSmall);
-  engine.executor().ProvideInput(kTask, question.input);
-  engine.Run(EncodePlan(question));
-  engine.executor().DropInput(kTask);
-  scheduler::StepResult result = engine.Run(PrefillPlan(question));
-  std::vector<int32_t> answer;
-  for (size_t i = 0; i < question.greedy.size(); ++i) {
-    REQUIRE(result.rows.at(0).tokens.size() == 1);
-    answer.push_back(result.rows[0].tokens[0].token);
-    scheduler::StepPlan plan;
-    plan.rows.push_back(DecodeRow(question, static_cast<int32_t>(i), answer.back(), 3));
-    result = engine.Run(std::move(plan));
-  }
-  CHECK(answer == question.greedy);
+  CHECK(GreedyAnswer(engine, question) == question.greedy);
 }
 
 TEST_CASE("CpuExecutor: KV handed over as bytes goes on with the same tokens", "[engine][memory]") {

@@ -70,28 +70,12 @@ std::vector<uint8_t> ToHost(const base::MemoryRef& memory) {
   return bytes;
 }
 
-// Tokens of the answer, each step after the one before.
-std::vector<int32_t> Answer(EngineBench& engine, const Question& question) {
-  engine.executor().ProvideInput(kTask, question.input);
-  engine.Run(EncodePlan(question));
-  scheduler::StepResult result = engine.Run(PrefillPlan(question));
-  std::vector<int32_t> answer;
-  for (size_t i = 0; i < question.greedy.size(); ++i) {
-    REQUIRE(result.rows.at(0).tokens.size() == 1);
-    answer.push_back(result.rows[0].tokens[0].token);
-    scheduler::StepPlan plan;
-    plan.rows.push_back(DecodeRow(question, static_cast<int32_t>(i), answer.back(), 3));
-    result = engine.Run(std::move(plan));
-  }
-  return answer;
-}
-
 TEST_CASE("GpuExecutor: encode, prefill and decode answer as the published implementation",
           "[engine][gpu][golden]") {
   if (Missing()) return;
   const Question question = ReadQuestion();
   EngineBench engine(MakeSmall);
-  CHECK(Answer(engine, question) == question.greedy);
+  CHECK(GreedyAnswer(engine, question) == question.greedy);
 }
 
 TEST_CASE("GpuExecutor: KV handed over as bytes goes on with the same tokens", "[engine][gpu]") {
@@ -133,7 +117,7 @@ TEST_CASE("GpuExecutor: a row takes the token that an unfinished step samples", 
   if (Missing()) return;
   const Question question = ReadQuestion();
   EngineBench engine(MakeSmall);
-  const std::vector<int32_t> answer = Answer(engine, question);
+  const std::vector<int32_t> answer = GreedyAnswer(engine, question);
   engine.Submit(PrefillPlan(question));
   scheduler::StepPlan decode;
   decode.rows.push_back(DecodeRow(question, 0, -1, 3));
@@ -147,7 +131,7 @@ TEST_CASE("GpuExecutor: a decode row says the same in any company", "[engine][gp
   if (Missing()) return;
   const Question question = ReadQuestion();
   EngineBench engine(MakeSmall);
-  const std::vector<int32_t> answer = Answer(engine, question);
+  const std::vector<int32_t> answer = GreedyAnswer(engine, question);
   for (size_t rows : {1, 3, 9, 33, 64}) {
     scheduler::StepPlan plan;
     for (size_t i = 0; i < rows; ++i) {
@@ -184,7 +168,7 @@ TEST_CASE(kInjected, "[.][engine][gpu]") {
     return *std::move(made);
   });
   const Question question = ReadQuestion();
-  REQUIRE(Answer(engine, question) == question.greedy);
+  REQUIRE(GreedyAnswer(engine, question) == question.greedy);
   auto stream = base::CudaStream::Create(base::CudaPriority::kHigh);
   REQUIRE(stream.ok());
   kernels::CudaContext context{.stream = stream->get()};
