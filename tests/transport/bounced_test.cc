@@ -2,8 +2,6 @@
 // the same place of its region's twin; what lies outside of a region, or cannot be copied, is
 // refused with its own error.
 
-#include "transport/bounced_transport.h"
-
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <deque>
@@ -14,6 +12,7 @@
 #include <vector>
 
 #include "tests/transport/contract.h"
+#include "transport/bounced_transport.h"
 #include "transport/loopback/loopback_transport.h"
 
 namespace triptych::transport {
